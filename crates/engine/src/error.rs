@@ -1,0 +1,139 @@
+//! The one error type of the engine.
+
+use dunlin_format::FormatError;
+
+/// Everything that can go wrong between a model file and a sampled token.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The file could not be read, or a value in it has the wrong type.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+
+    /// The file names an architecture that this engine does not compute.
+    #[error(
+        "the model's architecture {found:?} is not supported; supported are {}: choose a model of one of these families",
+        .supported.join(", ")
+    )]
+    UnknownArchitecture {
+        /// The value of `general.architecture`.
+        found: String,
+        /// The architectures that can be loaded.
+        supported: Vec<&'static str>,
+    },
+
+    /// A metadata value is outside what a model can have, or contradicts another one.
+    #[error(
+        "metadata key {key} is {found}, expected {expected}: the file is damaged or was converted wrongly, get it again or convert it again"
+    )]
+    InvalidMetadata {
+        /// The metadata key.
+        key: String,
+        /// The value found.
+        found: String,
+        /// What would have been accepted.
+        expected: String,
+    },
+
+    /// The file asks for something that would change the answer and that the engine does not compute.
+    #[error(
+        "this model needs {feature}, which the engine does not compute yet: running it without would give wrong answers, choose another model or conversion"
+    )]
+    UnsupportedFeature {
+        /// What the file asks for, with the key or tensor that says so.
+        feature: String,
+    },
+
+    /// A tensor that the architecture needs is not in the file.
+    #[error(
+        "tensor {name} is missing: the file is incomplete or belongs to another architecture, get it again"
+    )]
+    MissingTensor {
+        /// The tensor's name.
+        name: String,
+    },
+
+    /// A tensor's shape is not the one that the metadata promise.
+    #[error(
+        "tensor {name} has shape {found:?}, expected {expected:?} (columns first): the metadata and the weights do not belong together, get the file again"
+    )]
+    WrongShape {
+        /// The tensor's name.
+        name: String,
+        /// The shape that follows from the metadata, in GGUF order.
+        expected: Vec<u64>,
+        /// The shape in the file, in GGUF order.
+        found: Vec<u64>,
+    },
+
+    /// The file holds a tensor that the architecture has no place for.
+    #[error(
+        "tensor {name} has no place in architecture {architecture}: leaving it out would give wrong answers, this variant of the model is not supported"
+    )]
+    UnexpectedTensor {
+        /// The tensor's name.
+        name: String,
+        /// The architecture of the file.
+        architecture: String,
+    },
+
+    /// A tensor holds a value with which nothing can be computed.
+    #[error("tensor {name} holds {found} at element {index}, expected {expected}: the file is damaged")]
+    InvalidTensorValue {
+        /// The tensor's name.
+        name: String,
+        /// Index of the first bad element.
+        index: usize,
+        /// The value found.
+        found: f32,
+        /// What would have been accepted.
+        expected: &'static str,
+    },
+
+    /// A token id is not in the vocabulary.
+    #[error(
+        "token id {token} is outside the vocabulary of {vocab_size} tokens: was the text encoded with another model's tokenizer?"
+    )]
+    TokenOutOfRange {
+        /// The token id.
+        token: u32,
+        /// Number of tokens of the model.
+        vocab_size: usize,
+    },
+
+    /// A position was asked for that the sequence does not have.
+    #[error("position {position} does not exist in a sequence of {tokens} tokens")]
+    PositionOutOfRange {
+        /// The position, counted from 0.
+        position: usize,
+        /// Length of the sequence in tokens.
+        tokens: usize,
+    },
+
+    /// A sampling setting is outside its range.
+    #[error("sampling setting {field} is {found}, allowed is {allowed}")]
+    InvalidSampling {
+        /// The setting's name.
+        field: &'static str,
+        /// The value given.
+        found: String,
+        /// The range allowed.
+        allowed: &'static str,
+    },
+
+    /// A logit is not a number, so that no token can be chosen.
+    #[error(
+        "the logit of token {token} is not a number: the model file is damaged or the computation overflowed"
+    )]
+    NanLogit {
+        /// The first token with such a logit.
+        token: u32,
+    },
+
+    /// There is no token left to choose from.
+    #[error("no token can be chosen: {reason}")]
+    NoCandidate {
+        /// Why none is left.
+        reason: &'static str,
+    },
+}
