@@ -1,1 +1,28 @@
-//! Under construction.
+//! GGUF model files and the block types of their tensors.
+//!
+//! [`Gguf`] opens a file (versions 2 and 3, little endian, in one part or several) and checks all
+//! of it but the weights; [`decode()`] turns blocks of weights into numbers. The bytes are
+//! untrusted: whatever they are, the answer is a value or a [`FormatError`] that says the byte,
+//! never a panic, and never more than 64 MiB of memory.
+//!
+//! This crate knows nothing of model families, devices or the network.
+
+mod cursor;
+mod decode;
+mod dtype;
+mod error;
+mod gguf;
+mod header;
+mod map;
+mod metadata;
+mod split;
+mod tensors;
+mod value;
+
+pub use decode::{can_decode, decode};
+pub use dtype::DType;
+pub use error::FormatError;
+pub use gguf::Gguf;
+pub use metadata::Metadata;
+pub use tensors::TensorInfo;
+pub use value::{Array, StringArray, Value};

@@ -1,0 +1,120 @@
+//! An open model: metadata, tensors, and their bytes in one file or several.
+
+use std::{collections::HashMap, path::Path};
+
+use crate::{
+    FormatError, Metadata, TensorInfo,
+    cursor::Budget,
+    header::{self, Header},
+    map::Bytes,
+    split,
+};
+
+/// An open GGUF model. Opening reads and checks everything but the weights, which the operating
+/// system reads as they are touched.
+#[derive(Debug)]
+pub struct Gguf {
+    version: u32,
+    metadata: Metadata,
+    tensors: Vec<TensorInfo>,
+    by_name: HashMap<String, usize>,
+    parts: Vec<Bytes>,
+}
+
+impl Gguf {
+    /// Opens the file at `path` by mapping it; of a split model, any part opens them all.
+    ///
+    /// The files must not be changed in place while this value lives (replacing them by renaming is
+    /// fine): weights would change under way, and a file made shorter ends the process at the next
+    /// access to what is missing, as with every mapped file.
+    ///
+    /// # Errors
+    /// [`FormatError::Io`] where the file cannot be read, otherwise what is wrong with it and at
+    /// which byte.
+    pub fn open(path: &Path) -> Result<Self, FormatError> {
+        split::open(path)
+    }
+
+    /// Opens a model held in memory.
+    ///
+    /// # Errors
+    /// What is wrong with it and at which byte; [`FormatError::SplitInMemory`] for a part of a
+    /// split model.
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, FormatError> {
+        let header = header::read(&bytes, 0, &mut Budget::new())?;
+        if let Some(keys) = split::SplitKeys::read(&header.metadata)? {
+            return Err(FormatError::SplitInMemory { count: keys.count });
+        }
+        Self::from_parts(vec![(Bytes::Owned(bytes), header)])
+    }
+
+    /// Joins checked parts; the metadata is that of the first.
+    pub(crate) fn from_parts(parts: Vec<(Bytes, Header)>) -> Result<Self, FormatError> {
+        let mut gguf = Self {
+            version: 0,
+            metadata: Metadata::new(),
+            tensors: Vec::new(),
+            by_name: HashMap::new(),
+            parts: Vec::with_capacity(parts.len()),
+        };
+        for (part, (bytes, header)) in parts.into_iter().enumerate() {
+            if part == 0 {
+                gguf.version = header.version;
+                gguf.metadata = header.metadata;
+            }
+            gguf.tensors.extend(header.tensors);
+            gguf.parts.push(bytes);
+        }
+        for (index, tensor) in gguf.tensors.iter().enumerate() {
+            if gguf.by_name.insert(tensor.name.clone(), index).is_some() {
+                let (name, at) = (tensor.name.clone(), 0);
+                return Err(FormatError::DuplicateTensor { name, at });
+            }
+        }
+        Ok(gguf)
+    }
+
+    /// GGUF version of the (first) file: 2 or 3.
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// All metadata, in the order of the file.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// All tensors, in the order of the file.
+    pub fn tensors(&self) -> &[TensorInfo] {
+        &self.tensors
+    }
+
+    /// The tensor of this name.
+    pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
+        self.by_name.get(name).map(|&index| &self.tensors[index])
+    }
+
+    /// The bytes of a tensor of this model: rows one after the other, each of whole blocks. Their
+    /// address is aligned as the file is only where the file is mapped.
+    ///
+    /// # Panics
+    /// Where `tensor` belongs to another model and does not lie in the files of this one.
+    pub fn data(&self, tensor: &TensorInfo) -> &[u8] {
+        &self.parts[tensor.part][tensor.bytes.clone()]
+    }
+
+    /// Bytes of all files together.
+    pub fn file_bytes(&self) -> u64 {
+        self.parts.iter().map(|part| part.len() as u64).sum()
+    }
+
+    /// Number of files.
+    pub fn parts(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// The model family: `general.architecture`, where it is a text.
+    pub fn architecture(&self) -> Option<&str> {
+        self.metadata.str("general.architecture").ok().flatten()
+    }
+}

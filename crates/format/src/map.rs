@@ -1,0 +1,52 @@
+//! The bytes of one file: mapped, or owned. The only `unsafe` of this crate stands here.
+#![allow(
+    unsafe_code,
+    reason = "mapping a file is unsafe by nature; see `Bytes::map`"
+)]
+
+use std::{fs::File, io, path::Path};
+
+use memmap2::Mmap;
+
+/// All bytes of one file.
+#[derive(Debug)]
+pub(crate) enum Bytes {
+    /// Read by the operating system as they are touched.
+    Mapped(Mmap),
+    /// Held in memory.
+    Owned(Vec<u8>),
+}
+
+impl Bytes {
+    /// Maps the file at `path` for reading.
+    ///
+    /// Another process that shortens the file while it is mapped makes the next access to the
+    /// missing bytes end this process (`SIGBUS`); one that rewrites it changes weights under way.
+    /// Model files are replaced by renaming (as the writer of this crate and the download cache
+    /// do), which leaves the mapped file alone.
+    pub(crate) fn map(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "it is not a regular file",
+            ));
+        }
+        // SAFETY: the mapping is read only and private to this value; the bytes are treated as
+        // untrusted and have no invalid values. That nobody changes the file meanwhile is the
+        // documented condition above, as for every program that maps its models.
+        let map = unsafe { Mmap::map(&file)? };
+        Ok(Self::Mapped(map))
+    }
+}
+
+impl std::ops::Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Owned(bytes) => bytes,
+        }
+    }
+}
