@@ -78,7 +78,9 @@ pub enum EngineError {
     },
 
     /// A tensor holds a value with which nothing can be computed.
-    #[error("tensor {name} holds {found} at element {index}, expected {expected}: the file is damaged")]
+    #[error(
+        "tensor {name} holds {found} at element {index}, expected {expected}: the file is damaged"
+    )]
     InvalidTensorValue {
         /// The tensor's name.
         name: String,

@@ -132,7 +132,11 @@ impl ModelSpec {
     /// Layers with a sliding window count in full; a cache that drops what the window has left needs less.
     #[must_use]
     pub fn kv_bytes_per_token(&self, element_bytes: usize) -> u64 {
-        let elements: u64 = self.layers.iter().map(|layer| (layer.k_size() + layer.v_size()) as u64).sum();
+        let elements: u64 = self
+            .layers
+            .iter()
+            .map(|layer| (layer.k_size() + layer.v_size()) as u64)
+            .sum();
         elements * element_bytes as u64
     }
 }
@@ -193,7 +197,10 @@ impl RopeSpec {
                     found: vec![factors.len() as u64],
                 });
             }
-            if let Some(index) = factors.iter().position(|factor| !factor.is_normal() || *factor < 0.0) {
+            if let Some(index) = factors
+                .iter()
+                .position(|factor| !factor.is_normal() || *factor < 0.0)
+            {
                 return Err(EngineError::InvalidTensorValue {
                     name: names::ROPE_FREQS.to_owned(),
                     index,

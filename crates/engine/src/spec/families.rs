@@ -55,13 +55,21 @@ const QWEN2: Family = Family {
     ..LLAMA
 };
 
-const QWEN3: Family = Family { architecture: "qwen3", qkv_bias: false, qk_norm: true, ..QWEN2 };
+const QWEN3: Family = Family {
+    architecture: "qwen3",
+    qkv_bias: false,
+    qk_norm: true,
+    ..QWEN2
+};
 
 const GEMMA3: Family = Family {
     architecture: "gemma3",
     rope: RopeKind::Neox,
     activation: Activation::GeluTanh,
-    windows: Windows::Alternating { period: 6, local_base: 10_000.0 },
+    windows: Windows::Alternating {
+        period: 6,
+        local_base: 10_000.0,
+    },
     qkv_bias: false,
     qk_norm: true,
     post_norms: true,
@@ -98,14 +106,23 @@ impl ModelSpec {
     /// [`EngineError::UnsupportedFeature`] for what would silently change the answer (YaRN, experts, ...).
     pub fn from_metadata(metadata: &Metadata, tensors: &[TensorInfo]) -> Result<Self, EngineError> {
         let architecture = metadata.require_str("general.architecture")?;
-        let Some(family) = FAMILIES.iter().find(|family| family.architecture == architecture) else {
+        let Some(family) = FAMILIES
+            .iter()
+            .find(|family| family.architecture == architecture)
+        else {
             return Err(EngineError::UnknownArchitecture {
                 found: architecture.to_owned(),
                 supported: supported_architectures().collect(),
             });
         };
-        let table: HashMap<&str, &TensorInfo> = tensors.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
-        let reader = Reader { metadata, architecture };
+        let table: HashMap<&str, &TensorInfo> = tensors
+            .iter()
+            .map(|tensor| (tensor.name.as_str(), tensor))
+            .collect();
+        let reader = Reader {
+            metadata,
+            architecture,
+        };
         refuse_what_is_not_computed(&reader, family)?;
 
         let hidden_size = reader.size("embedding_length", limit::HIDDEN)?;
@@ -122,7 +139,11 @@ impl ModelSpec {
             vocab_size: vocab_size(&table)?,
             hidden_size,
             context_length: reader.size("context_length", limit::CONTEXT)?,
-            embedding_scale: if family.scaled_embedding { (hidden_size as f32).sqrt() } else { 1.0 },
+            embedding_scale: if family.scaled_embedding {
+                (hidden_size as f32).sqrt()
+            } else {
+                1.0
+            },
             norm: Norm::Rms { eps },
             activation: family.activation,
             attention_softcap: reader.positive_or_off("attn_logit_softcapping")?,
@@ -136,35 +157,56 @@ impl ModelSpec {
 /// A key that changes the computation and is not computed must not be passed over.
 fn refuse_what_is_not_computed(reader: &Reader<'_>, family: &Family) -> Result<(), EngineError> {
     let refuse = |what: &str, suffix: &str| {
-        Err(EngineError::UnsupportedFeature { feature: format!("{what} ({})", reader.key(suffix)) })
+        Err(EngineError::UnsupportedFeature {
+            feature: format!("{what} ({})", reader.key(suffix)),
+        })
     };
-    if reader.metadata.u32(&reader.key("expert_count"))?.unwrap_or(0) > 0 {
+    if reader
+        .metadata
+        .u32(&reader.key("expert_count"))?
+        .unwrap_or(0)
+        > 0
+    {
         return refuse("a mixture of experts", "expert_count");
     }
     if reader.metadata.bool(&reader.key("attention.causal"))? == Some(false) {
         return refuse("attention in both directions", "attention.causal");
     }
-    let window = reader.metadata.u32(&reader.key("attention.sliding_window"))?.unwrap_or(0);
+    let window = reader
+        .metadata
+        .u32(&reader.key("attention.sliding_window"))?
+        .unwrap_or(0);
     if matches!(family.windows, Windows::None) && window > 0 {
-        return refuse("a sliding window in this family", "attention.sliding_window");
+        return refuse(
+            "a sliding window in this family",
+            "attention.sliding_window",
+        );
     }
     match reader.metadata.str(&reader.key("rope.scaling.type"))? {
         None | Some("none" | "linear") => Ok(()),
-        Some(other) => refuse(&format!("rope scaling of type {other:?}"), "rope.scaling.type"),
+        Some(other) => refuse(
+            &format!("rope scaling of type {other:?}"),
+            "rope.scaling.type",
+        ),
     }
 }
 
 fn vocab_size(table: &HashMap<&str, &TensorInfo>) -> Result<usize, EngineError> {
     let name = names::TOKEN_EMBEDDING;
     let Some(embedding) = table.get(name) else {
-        return Err(EngineError::MissingTensor { name: name.to_owned() });
+        return Err(EngineError::MissingTensor {
+            name: name.to_owned(),
+        });
     };
     match embedding.shape.get(1).copied() {
         Some(rows @ 1..=limit::VOCAB) => Ok(rows as usize),
         _ => Err(EngineError::InvalidMetadata {
             key: format!("shape of {name}"),
             found: format!("{:?}", embedding.shape),
-            expected: format!("two dimensions, of which the second is from 1 to {}", limit::VOCAB),
+            expected: format!(
+                "two dimensions, of which the second is from 1 to {}",
+                limit::VOCAB
+            ),
         }),
     }
 }
@@ -176,11 +218,13 @@ fn layers(
     hidden_size: usize,
 ) -> Result<Vec<LayerSpec>, EngineError> {
     let layer_count = reader.size("block_count", limit::LAYERS)?;
-    let head_count = reader.require_size_per_layer("attention.head_count", limit::HEADS, layer_count)?;
+    let head_count =
+        reader.require_size_per_layer("attention.head_count", limit::HEADS, layer_count)?;
     let head_count_kv = reader
         .size_per_layer("attention.head_count_kv", limit::HEADS, layer_count)?
         .unwrap_or_else(|| head_count.clone());
-    let feed_forward = reader.require_size_per_layer("feed_forward_length", limit::FEED_FORWARD, layer_count)?;
+    let feed_forward =
+        reader.require_size_per_layer("feed_forward_length", limit::FEED_FORWARD, layer_count)?;
     let key_length = reader.optional_size("attention.key_length", limit::HEAD_DIM)?;
     let value_length = reader.optional_size("attention.value_length", limit::HEAD_DIM)?;
     let attention_scale = reader.positive_or_off("attention.scale")?;
@@ -197,18 +241,32 @@ fn layers(
                 expected: format!("a divisor of the {heads} query heads of layer {index}"),
             });
         }
-        let head_dim_k = head_dim(reader, "attention.key_length", key_length, hidden_size, heads)?;
+        let head_dim_k = head_dim(
+            reader,
+            "attention.key_length",
+            key_length,
+            hidden_size,
+            heads,
+        )?;
         layers.push(LayerSpec {
             head_count: heads,
             head_count_kv: head_count_kv[index],
             head_dim_k,
-            head_dim_v: head_dim(reader, "attention.value_length", value_length, hidden_size, heads)?,
+            head_dim_v: head_dim(
+                reader,
+                "attention.value_length",
+                value_length,
+                hidden_size,
+                heads,
+            )?,
             feed_forward_length: feed_forward[index],
             rope: ropes.of_layer(reader, windows[index].is_some(), head_dim_k)?,
             sliding_window: windows[index],
-            attention_scale: attention_scale
-                .unwrap_or_else(|| family.attention_scale(head_dim_k, layer_count, hidden_size, heads)),
-            qkv_bias: family.qkv_bias || table.contains_key(names::layer(index, names::ATTN_Q_BIAS).as_str()),
+            attention_scale: attention_scale.unwrap_or_else(|| {
+                family.attention_scale(head_dim_k, layer_count, hidden_size, heads)
+            }),
+            qkv_bias: family.qkv_bias
+                || table.contains_key(names::layer(index, names::ATTN_Q_BIAS).as_str()),
             qk_norm: family.qk_norm,
             post_norms: family.post_norms,
         });
@@ -225,7 +283,9 @@ fn head_dim(
 ) -> Result<usize, EngineError> {
     match length {
         Some(length) => Ok(length),
-        None if hidden_size.is_multiple_of(heads) && hidden_size / heads <= limit::HEAD_DIM as usize => {
+        None if hidden_size.is_multiple_of(heads)
+            && hidden_size / heads <= limit::HEAD_DIM as usize =>
+        {
             Ok(hidden_size / heads)
         }
         None => Err(EngineError::InvalidMetadata {
@@ -239,15 +299,25 @@ fn head_dim(
     }
 }
 
-fn sliding_windows(reader: &Reader<'_>, family: &Family, layer_count: usize) -> Result<Vec<Option<u32>>, EngineError> {
+fn sliding_windows(
+    reader: &Reader<'_>,
+    family: &Family,
+    layer_count: usize,
+) -> Result<Vec<Option<u32>>, EngineError> {
     // Zero is how some converters write "no window".
-    let window = reader.metadata.u32(&reader.key("attention.sliding_window"))?.filter(|window| *window > 0);
+    let window = reader
+        .metadata
+        .u32(&reader.key("attention.sliding_window"))?
+        .filter(|window| *window > 0);
     Ok(match family.windows {
         Windows::None => vec![None; layer_count],
         Windows::All => vec![window; layer_count],
         Windows::Alternating { period, .. } => {
             let local = reader.local_layers(period, layer_count)?;
-            local.into_iter().map(|local| window.filter(|_| local)).collect()
+            local
+                .into_iter()
+                .map(|local| window.filter(|_| local))
+                .collect()
         }
     })
 }
@@ -274,9 +344,10 @@ impl Ropes {
         };
         let global = (base, 1.0 / factor.unwrap_or(1.0));
         let local = match family.windows {
-            Windows::Alternating { local_base, .. } => {
-                (reader.positive("rope.freq_base_swa")?.unwrap_or(local_base), 1.0)
-            }
+            Windows::Alternating { local_base, .. } => (
+                reader.positive("rope.freq_base_swa")?.unwrap_or(local_base),
+                1.0,
+            ),
             Windows::All | Windows::None => global,
         };
         Ok(Ropes {
@@ -288,7 +359,12 @@ impl Ropes {
         })
     }
 
-    fn of_layer(&self, reader: &Reader<'_>, local: bool, head_dim: usize) -> Result<RopeSpec, EngineError> {
+    fn of_layer(
+        &self,
+        reader: &Reader<'_>,
+        local: bool,
+        head_dim: usize,
+    ) -> Result<RopeSpec, EngineError> {
         let dims = self.dims.unwrap_or(head_dim);
         if dims > head_dim || !dims.is_multiple_of(2) {
             return Err(EngineError::InvalidMetadata {
@@ -298,14 +374,26 @@ impl Ropes {
             });
         }
         let (base, scale) = if local { self.local } else { self.global };
-        Ok(RopeSpec { kind: self.kind, dims, base, scale, has_factors: self.has_factors })
+        Ok(RopeSpec {
+            kind: self.kind,
+            dims,
+            base,
+            scale,
+            has_factors: self.has_factors,
+        })
     }
 }
 
 impl Family {
     /// `1 / sqrt(head_dim)`, but for Gemma 3 27B, which was trained with `query_pre_attn_scalar = hidden / heads` and
     /// whose files do not say so; its 62 layers are how it is known.
-    fn attention_scale(&self, head_dim: usize, layer_count: usize, hidden_size: usize, heads: usize) -> f32 {
+    fn attention_scale(
+        &self,
+        head_dim: usize,
+        layer_count: usize,
+        hidden_size: usize,
+        heads: usize,
+    ) -> f32 {
         let scalar = match (self.architecture, layer_count) {
             ("gemma3", 62) => hidden_size / heads,
             _ => head_dim,

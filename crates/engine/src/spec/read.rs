@@ -34,7 +34,11 @@ impl Reader<'_> {
     }
 
     /// A size from 1 to `limit`, `None` when absent.
-    pub(super) fn optional_size(&self, suffix: &str, limit: u32) -> Result<Option<usize>, EngineError> {
+    pub(super) fn optional_size(
+        &self,
+        suffix: &str,
+        limit: u32,
+    ) -> Result<Option<usize>, EngineError> {
         let key = self.key(suffix);
         match self.metadata.u32(&key)? {
             Some(found) => in_range(key, found, limit).map(Some),
@@ -55,9 +59,15 @@ impl Reader<'_> {
             Some(Value::Array(_)) => {
                 let values = self.metadata.u32s(&key)?.unwrap_or_default();
                 check_length(&key, values.len(), layers)?;
-                values.iter().map(|value| in_range(key.clone(), *value, limit)).collect::<Result<_, _>>().map(Some)
+                values
+                    .iter()
+                    .map(|value| in_range(key.clone(), *value, limit))
+                    .collect::<Result<_, _>>()
+                    .map(Some)
             }
-            Some(_) => self.size(suffix, limit).map(|size| Some(vec![size; layers])),
+            Some(_) => self
+                .size(suffix, limit)
+                .map(|size| Some(vec![size; layers])),
         }
     }
 
@@ -81,11 +91,13 @@ impl Reader<'_> {
     pub(super) fn positive(&self, suffix: &str) -> Result<Option<f32>, EngineError> {
         let key = self.key(suffix);
         match self.metadata.f32(&key)? {
-            Some(found) if !(found.is_normal() && found > 0.0) => Err(EngineError::InvalidMetadata {
-                key,
-                found: found.to_string(),
-                expected: "a finite number above zero".to_owned(),
-            }),
+            Some(found) if !(found.is_normal() && found > 0.0) => {
+                Err(EngineError::InvalidMetadata {
+                    key,
+                    found: found.to_string(),
+                    expected: "a finite number above zero".to_owned(),
+                })
+            }
             found => Ok(found),
         }
     }
@@ -100,7 +112,11 @@ impl Reader<'_> {
 
     /// Which layers are local, from `attention.sliding_window_pattern`: an array says it a layer, a number `n` makes
     /// every `n`-th layer global (0: none).
-    pub(super) fn local_layers(&self, default_period: u32, layers: usize) -> Result<Vec<bool>, EngineError> {
+    pub(super) fn local_layers(
+        &self,
+        default_period: u32,
+        layers: usize,
+    ) -> Result<Vec<bool>, EngineError> {
         let key = self.key("attention.sliding_window_pattern");
         let period = match self.metadata.get(&key) {
             None => default_period,
@@ -110,7 +126,9 @@ impl Reader<'_> {
             }
             Some(_) => self.metadata.require_u32(&key)?,
         } as usize;
-        Ok((0..layers).map(|layer| period == 0 || !(layer + 1).is_multiple_of(period)).collect())
+        Ok((0..layers)
+            .map(|layer| period == 0 || !(layer + 1).is_multiple_of(period))
+            .collect())
     }
 }
 
@@ -118,7 +136,11 @@ fn in_range(key: String, found: u32, limit: u32) -> Result<usize, EngineError> {
     if (1..=limit).contains(&found) {
         return Ok(found as usize);
     }
-    Err(EngineError::InvalidMetadata { key, found: found.to_string(), expected: format!("a number from 1 to {limit}") })
+    Err(EngineError::InvalidMetadata {
+        key,
+        found: found.to_string(),
+        expected: format!("a number from 1 to {limit}"),
+    })
 }
 
 fn check_length(key: &str, found: usize, layers: usize) -> Result<(), EngineError> {

@@ -73,7 +73,10 @@ impl ModelSpec {
     pub fn expected_tensors(&self) -> Vec<Expected> {
         let hidden = self.hidden_size;
         let mut table = vec![
-            expect(names::TOKEN_EMBEDDING.to_owned(), &[hidden, self.vocab_size]),
+            expect(
+                names::TOKEN_EMBEDDING.to_owned(),
+                &[hidden, self.vocab_size],
+            ),
             expect(names::OUTPUT_NORM.to_owned(), &[hidden]),
         ];
         if !self.tied_head {
@@ -83,7 +86,9 @@ impl ModelSpec {
             table.push(expect(names::ROPE_FREQS.to_owned(), &[layer.rope.dims / 2]));
         }
         for (index, layer) in self.layers.iter().enumerate() {
-            let mut need = |suffix: &str, shape: &[usize]| table.push(expect(names::layer(index, suffix), shape));
+            let mut need = |suffix: &str, shape: &[usize]| {
+                table.push(expect(names::layer(index, suffix), shape))
+            };
             need(names::ATTN_NORM, &[hidden]);
             need(names::ATTN_Q, &[hidden, layer.q_size()]);
             need(names::ATTN_K, &[hidden, layer.k_size()]);
@@ -125,8 +130,15 @@ impl ModelSpec {
         let expected = self.expected_tensors();
         for tensor in &expected {
             match gguf.tensor(&tensor.name) {
-                None => return Err(EngineError::MissingTensor { name: tensor.name.clone() }),
-                Some(found) if without_trailing_ones(&found.shape) != without_trailing_ones(&tensor.shape) => {
+                None => {
+                    return Err(EngineError::MissingTensor {
+                        name: tensor.name.clone(),
+                    });
+                }
+                Some(found)
+                    if without_trailing_ones(&found.shape)
+                        != without_trailing_ones(&tensor.shape) =>
+                {
                     return Err(EngineError::WrongShape {
                         name: tensor.name.clone(),
                         expected: tensor.shape.clone(),
@@ -154,10 +166,16 @@ impl ModelSpec {
 const OTHER_TOWERS: [&str; 3] = ["v.", "a.", "mm."];
 
 fn expect(name: String, shape: &[usize]) -> Expected {
-    Expected { name, shape: shape.iter().map(|length| *length as u64).collect() }
+    Expected {
+        name,
+        shape: shape.iter().map(|length| *length as u64).collect(),
+    }
 }
 
 fn without_trailing_ones(shape: &[u64]) -> &[u64] {
-    let used = shape.iter().rposition(|length| *length != 1).map_or(0, |last| last + 1);
+    let used = shape
+        .iter()
+        .rposition(|length| *length != 1)
+        .map_or(0, |last| last + 1);
     &shape[..used]
 }
