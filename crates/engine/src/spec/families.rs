@@ -126,14 +126,7 @@ impl ModelSpec {
         refuse_what_is_not_computed(&reader, family)?;
 
         let hidden_size = reader.size("embedding_length", limit::HIDDEN)?;
-        let eps_key = "attention.layer_norm_rms_epsilon";
-        let Some(eps) = reader.positive(eps_key)? else {
-            return Err(EngineError::InvalidMetadata {
-                key: reader.key(eps_key),
-                found: "absent".to_owned(),
-                expected: "a finite number above zero".to_owned(),
-            });
-        };
+        let eps = reader.require_positive("attention.layer_norm_rms_epsilon")?;
         Ok(ModelSpec {
             architecture: architecture.to_owned(),
             vocab_size: vocab_size(&table)?,

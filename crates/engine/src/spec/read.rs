@@ -1,6 +1,6 @@
 //! Checked reading of the metadata keys that describe a model.
 
-use dunlin_format::{Array, Metadata, Value};
+use dunlin_format::{Array, FormatError, Metadata, Value};
 
 use crate::EngineError;
 
@@ -78,13 +78,15 @@ impl Reader<'_> {
         limit: u32,
         layers: usize,
     ) -> Result<Vec<usize>, EngineError> {
-        match self.size_per_layer(suffix, limit, layers)? {
-            Some(sizes) => Ok(sizes),
-            None => {
-                self.metadata.require_u32(&self.key(suffix))?;
-                Ok(Vec::new())
-            }
+        let sizes = self.size_per_layer(suffix, limit, layers)?;
+        sizes.ok_or_else(|| self.missing(suffix))
+    }
+
+    fn missing(&self, suffix: &str) -> EngineError {
+        FormatError::MissingKey {
+            key: self.key(suffix),
         }
+        .into()
     }
 
     /// A number above zero, `None` when absent.
@@ -100,6 +102,11 @@ impl Reader<'_> {
             }
             found => Ok(found),
         }
+    }
+
+    /// A number above zero that must be there.
+    pub(super) fn require_positive(&self, suffix: &str) -> Result<f32, EngineError> {
+        self.positive(suffix)?.ok_or_else(|| self.missing(suffix))
     }
 
     /// A number above zero that switches something on; `None` when absent or 0.
