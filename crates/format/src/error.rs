@@ -232,6 +232,13 @@ pub enum FormatError {
     /// The parts together do not have the tensors that they should.
     #[error("the parts hold {found} tensors together, but `split.tensors.count` says {expected}")]
     SplitTensorCount { expected: u64, found: u64 },
+    /// The same tensor name in two parts.
+    #[error("tensor `{name}` stands in part {first} and again in part {second}")]
+    DuplicateAcrossParts {
+        name: String,
+        first: usize,
+        second: usize,
+    },
     /// Part of a split model given as bytes in memory.
     #[error(
         "these bytes are one of {count} parts of a split model; \

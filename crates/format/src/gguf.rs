@@ -19,6 +19,8 @@ pub struct Gguf {
     tensors: Vec<TensorInfo>,
     by_name: HashMap<String, usize>,
     parts: Vec<Bytes>,
+    /// Keys of later parts that are neither about the split nor repeated from the first.
+    stray_keys: Vec<String>,
 }
 
 impl Gguf {
@@ -50,28 +52,49 @@ impl Gguf {
 
     /// Joins checked parts; the metadata is that of the first.
     pub(crate) fn from_parts(parts: Vec<(Bytes, Header)>) -> Result<Self, FormatError> {
+        let tensor_count = parts.iter().map(|(_, header)| header.tensors.len()).sum();
         let mut gguf = Self {
             version: 0,
             metadata: Metadata::new(),
-            tensors: Vec::new(),
-            by_name: HashMap::new(),
+            tensors: Vec::with_capacity(tensor_count),
+            by_name: HashMap::with_capacity(tensor_count),
             parts: Vec::with_capacity(parts.len()),
+            stray_keys: Vec::new(),
         };
         for (part, (bytes, header)) in parts.into_iter().enumerate() {
             if part == 0 {
                 gguf.version = header.version;
                 gguf.metadata = header.metadata;
+            } else {
+                gguf.note_stray_keys(&header.metadata);
             }
             gguf.tensors.extend(header.tensors);
             gguf.parts.push(bytes);
         }
         for (index, tensor) in gguf.tensors.iter().enumerate() {
-            if gguf.by_name.insert(tensor.name.clone(), index).is_some() {
-                let (name, at) = (tensor.name.clone(), 0);
-                return Err(FormatError::DuplicateTensor { name, at });
+            // Within a part the table is known to have each name once.
+            if let Some(earlier) = gguf.by_name.insert(tensor.name.clone(), index) {
+                return Err(FormatError::DuplicateAcrossParts {
+                    name: tensor.name.clone(),
+                    first: gguf.tensors[earlier].part + 1,
+                    second: tensor.part + 1,
+                });
             }
         }
         Ok(gguf)
+    }
+
+    fn note_stray_keys(&mut self, part: &Metadata) {
+        for (key, value) in part.iter() {
+            let known = key.starts_with("split.") || self.metadata.get(key) == Some(value);
+            if !known && key != "general.alignment" {
+                self.stray_keys.push(key.to_owned());
+            }
+        }
+    }
+
+    pub(crate) fn stray_keys(&self) -> &[String] {
+        &self.stray_keys
     }
 
     /// GGUF version of the (first) file: 2 or 3.

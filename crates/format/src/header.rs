@@ -13,7 +13,7 @@ use crate::{
 pub(crate) const ARRAY_DEPTH_LIMIT: usize = 4;
 
 const MAGIC: [u8; 4] = *b"GGUF";
-const DEFAULT_ALIGNMENT: u64 = 32;
+const DEFAULT_ALIGNMENT: u32 = 32;
 
 /// What one file says before its weights.
 #[derive(Debug)]
@@ -44,8 +44,9 @@ pub(crate) fn read(bytes: &[u8], part: usize, budget: &mut Budget) -> Result<Hea
 /// The alignment that `metadata` asks for, in bytes.
 pub(crate) fn alignment(metadata: &Metadata) -> Result<u64, FormatError> {
     let alignment = metadata
-        .u64("general.alignment")?
+        .u32("general.alignment")?
         .unwrap_or(DEFAULT_ALIGNMENT);
+    let alignment = u64::from(alignment);
     if !alignment.is_power_of_two() || alignment < 8 {
         return Err(FormatError::BadAlignment { alignment });
     }
@@ -73,13 +74,14 @@ fn read_metadata(
     entry_count: u64,
     budget: &mut Budget,
 ) -> Result<Metadata, FormatError> {
-    let mut metadata = Metadata::new();
+    // The entry in the list, and the one in the index at its lowest load.
+    let entry_bytes = size_of::<(String, Value)>() + 3 * size_of::<(String, usize)>();
+    budget.take(entry_count.saturating_mul(entry_bytes as u64), cursor.at())?;
+    let mut metadata = Metadata::with_capacity(entry_count as usize);
     for _ in 0..entry_count {
         let at = cursor.at();
         let key = cursor.text("a metadata key")?;
-        // The key stands in the list and in the index, and both grow by doubling.
-        let entry_bytes = 2 * (key.len() + size_of::<(String, Value)>() + size_of::<String>() + 16);
-        budget.take(entry_bytes as u64, at)?;
+        budget.take(2 * key.len() as u64, at)?;
         if metadata.contains(key) {
             return Err(FormatError::DuplicateKey {
                 key: key.to_owned(),
@@ -223,6 +225,7 @@ fn read_strings(cursor: &mut Cursor, budget: &mut Budget) -> Result<StringArray,
     let at = cursor.at();
     let count = cursor.count(8, "the length of an array")?;
 
+    budget.take(count * size_of::<usize>() as u64, at)?;
     let mut ahead = cursor.clone();
     let mut text_bytes = 0;
     for _ in 0..count {
@@ -231,7 +234,7 @@ fn read_strings(cursor: &mut Cursor, budget: &mut Budget) -> Result<StringArray,
         text_bytes += length;
     }
 
-    budget.take(count * size_of::<usize>() as u64 + text_bytes, at)?;
+    budget.take(text_bytes, at)?;
     let mut strings = StringArray::with_capacity(count as usize, text_bytes as usize);
     for _ in 0..count {
         strings.push(cursor.text(WHAT)?);

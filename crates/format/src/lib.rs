@@ -17,7 +17,10 @@ mod map;
 mod metadata;
 mod split;
 mod tensors;
+mod validate;
 mod value;
+mod vocabulary;
+mod writer;
 
 pub use decode::{can_decode, decode};
 pub use dtype::DType;
@@ -25,4 +28,7 @@ pub use error::FormatError;
 pub use gguf::Gguf;
 pub use metadata::Metadata;
 pub use tensors::TensorInfo;
+pub use validate::{DTypeUse, Report, validate};
 pub use value::{Array, StringArray, Value};
+pub use vocabulary::check_vocabulary;
+pub use writer::GgufWriter;

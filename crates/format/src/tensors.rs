@@ -113,22 +113,13 @@ pub(crate) fn read_table(
     alignment: u64,
     budget: &mut Budget,
 ) -> Result<Vec<TensorInfo>, FormatError> {
-    let at = cursor.at();
-    if count
-        .checked_mul(MIN_ENTRY_BYTES)
-        .is_none_or(|bytes| bytes > cursor.left())
-    {
-        let left = cursor.left();
-        return Err(FormatError::CountTooLarge {
-            what: "the tensor count",
-            at: 8,
-            count,
-            left,
-        });
-    }
-    // One entry here, one in the list for `data_offsets`, one in each index by name.
-    let entry_bytes = size_of::<TensorInfo>() + size_of::<Entry>() + 4 * size_of::<&str>() + 64;
-    budget.take(count * entry_bytes as u64, at)?;
+    // Each tensor as it is written and as it is kept (for a moment twice), its shape, and its name
+    // in two indexes at their lowest load.
+    let entry_bytes = size_of::<Entry>()
+        + 2 * size_of::<TensorInfo>()
+        + DIMENSION_LIMIT as usize * size_of::<u64>()
+        + 6 * size_of::<(String, usize)>();
+    budget.take(count.saturating_mul(entry_bytes as u64), cursor.at())?;
 
     let mut entries = Vec::with_capacity(count as usize);
     let mut names = HashSet::with_capacity(count as usize);
