@@ -1,1 +1,28 @@
-//! Under construction.
+//! Text to token ids and back, and conversations to prompts.
+//!
+//! [`Tokenizer`] is built in memory from a model's GGUF metadata: byte-level BPE (`gpt2`) and
+//! SentencePiece-style BPE (`llama`). [`ChatTemplate`] renders the model's Jinja chat template.
+//! Both treat the file and the text as untrusted: user text never becomes a control token unless
+//! the caller asks for it ([`Tokenizer::encode`]), and a template runs with a budget.
+//!
+//! This crate knows nothing of weights, files or the network, and reads no clock.
+
+mod bpe;
+mod end_of_generation;
+mod error;
+mod pre_tokenizer;
+mod special;
+mod spm;
+mod stream;
+mod template;
+mod tokenizer;
+mod vocabulary;
+
+pub use error::TextError;
+pub use stream::DecodeStream;
+pub use template::{ChatTemplate, DateTime, TemplateInput};
+pub use tokenizer::Tokenizer;
+pub use vocabulary::TokenKind;
+
+/// The number of a token in its vocabulary, counted from 0.
+pub type TokenId = u32;

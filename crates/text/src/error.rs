@@ -1,0 +1,98 @@
+//! Everything that can be wrong between text and tokens.
+
+use dunlin_format::FormatError;
+
+use crate::{TokenId, pre_tokenizer};
+
+/// What is wrong with a vocabulary, a text or a chat template.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[allow(
+    missing_docs,
+    reason = "the fields are what the message above them says"
+)]
+pub enum TextError {
+    /// The metadata lack something or hold it in another type.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// `tokenizer.ggml.model` names a kind of tokenizer that is not built in.
+    #[error(
+        "the tokenizer kind `{model}` (metadata key `tokenizer.ggml.model`) is not supported; \
+         `gpt2` and `llama` are. Choose a model of a supported family"
+    )]
+    UnsupportedTokenizer { model: String },
+    /// `tokenizer.ggml.pre` names a way to split text that is not built in. Guessing another one
+    /// would give wrong tokens without any sign.
+    #[error(
+        "the pre-tokenizer `{name}` (metadata key `tokenizer.ggml.pre`) is not supported; {} are. \
+         Choose a model of a supported family",
+        pre_tokenizer::supported()
+    )]
+    UnsupportedPreTokenizer { name: String },
+    /// A byte-level tokenizer that does not say how it splits text.
+    #[error(
+        "the file does not say how its tokenizer splits text (metadata key `tokenizer.ggml.pre` is \
+         missing), as files converted before May 2024 do. Get a newer conversion of the model"
+    )]
+    MissingPreTokenizer,
+    /// The vocabulary contradicts itself.
+    #[error("the vocabulary is damaged or badly converted: {reason}")]
+    Vocabulary { reason: String },
+    /// The vocabulary has no token for a byte of the text, and none for unknown text.
+    #[error(
+        "the vocabulary has no token for the byte 0x{byte:02X}, so this text cannot be encoded; \
+         it is damaged or badly converted"
+    )]
+    MissingByte { byte: u8 },
+    /// The text could not be split into words.
+    #[error("the text could not be split into words by the pre-tokenizer: {reason}")]
+    Split { reason: String },
+
+    /// The file has no chat template.
+    #[error(
+        "this model has no chat template: it is a base model, which continues text instead of \
+         answering messages. Use plain completion, or choose its chat (\"instruct\") variant"
+    )]
+    NoChatTemplate,
+    /// The template is not valid Jinja.
+    #[error(
+        "the chat template cannot be read: {message}{}. It may use a feature of Jinja that is not \
+         supported here; give another template", at_line(*line)
+    )]
+    TemplateSyntax {
+        message: String,
+        line: Option<usize>,
+    },
+    /// The template itself refused the conversation (`raise_exception`), in its own words.
+    #[error("the chat template refuses this conversation: {message}")]
+    TemplateRaised { message: String },
+    /// The template failed on this conversation.
+    #[error("the chat template failed on this conversation: {message}{}", at_line(*line))]
+    TemplateFailed {
+        message: String,
+        line: Option<usize>,
+    },
+    /// The template did more work than any honest one needs.
+    #[error(
+        "the chat template was stopped: it used up its budget of {fuel} steps. \
+         It is faulty or hostile; give another template"
+    )]
+    TemplateFuel { fuel: u64 },
+    /// A message or tool is nested too deeply.
+    #[error("messages, tools or template variables are nested deeper than {limit} levels")]
+    InputTooDeep { limit: usize },
+    /// A message that is not a JSON object.
+    #[error("message {index} is not a JSON object with `role` and `content`")]
+    InvalidMessage { index: usize },
+    /// Text that is not a date.
+    #[error("`{text}` is not a date and time such as 2026-01-15T09:30:00")]
+    InvalidDateTime { text: String },
+    /// A token id beyond the vocabulary.
+    #[error("the token id {id} does not exist; the vocabulary has {vocab_size} tokens")]
+    UnknownToken { id: TokenId, vocab_size: usize },
+}
+
+fn at_line(line: Option<usize>) -> String {
+    line.map(|line| format!(" (line {line} of the template)"))
+        .unwrap_or_default()
+}

@@ -1,0 +1,354 @@
+//! The tokenizer of a model: text to ids, ids to text.
+
+use std::{fmt, sync::Arc};
+
+use dunlin_format::Metadata;
+
+use crate::{
+    DecodeStream, TextError, TokenId,
+    bpe::{self, Bpe},
+    end_of_generation, pre_tokenizer,
+    special::{Part, Special},
+    spm::{self, Spm},
+    vocabulary::{self, TokenKind, Vocabulary},
+};
+
+/// The tokenizer of a model, built from its GGUF metadata. Clones share one vocabulary.
+#[derive(Clone)]
+pub struct Tokenizer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    vocabulary: Vocabulary,
+    encoder: Encoder,
+    special: Special,
+    bos: Option<TokenId>,
+    eos: Option<TokenId>,
+    add_bos: bool,
+    add_eos: bool,
+    clean_up_spaces: bool,
+    end_of_generation: Vec<TokenId>,
+}
+
+enum Encoder {
+    Spm(Box<Spm>),
+    Bpe(Box<Bpe>),
+}
+
+impl Tokenizer {
+    /// Builds the tokenizer of a model from its metadata (the `tokenizer.ggml.*` keys).
+    ///
+    /// # Errors
+    ///
+    /// [`TextError::UnsupportedTokenizer`] and [`TextError::UnsupportedPreTokenizer`] for kinds
+    /// that are not built in, [`TextError::Format`] and [`TextError::Vocabulary`] for metadata that
+    /// are incomplete or contradict themselves.
+    pub fn from_gguf(metadata: &Metadata) -> Result<Self, TextError> {
+        let model = metadata.require_str("tokenizer.ggml.model")?;
+        let is_spm = match model {
+            "llama" => true,
+            "gpt2" => false,
+            _ => {
+                return Err(TextError::UnsupportedTokenizer {
+                    model: model.to_owned(),
+                });
+            }
+        };
+        let family = if is_spm {
+            None
+        } else {
+            let name = metadata
+                .str("tokenizer.ggml.pre")?
+                .ok_or(TextError::MissingPreTokenizer)?;
+            Some(pre_tokenizer::find(name)?)
+        };
+        let vocabulary = Vocabulary::from_gguf(metadata)?;
+        let encoder = match family {
+            None => Encoder::Spm(Box::new(Spm::from_gguf(metadata, &vocabulary)?)),
+            Some(family) => Encoder::Bpe(Box::new(Bpe::from_gguf(metadata, &vocabulary, family)?)),
+        };
+        // SentencePiece's own places for `<s>` and `</s>`, for files that do not say.
+        let default_id =
+            |id: TokenId| (is_spm && vocabulary.kind(id) == Some(TokenKind::Control)).then_some(id);
+        let id_at = |key: &str| vocabulary.id_at(metadata, key);
+        let bos = id_at("tokenizer.ggml.bos_token_id")?.or_else(|| default_id(1));
+        let eos = id_at("tokenizer.ggml.eos_token_id")?.or_else(|| default_id(2));
+        let add_bos = metadata.bool("tokenizer.ggml.add_bos_token")?;
+        let add_eos = metadata.bool("tokenizer.ggml.add_eos_token")?;
+        let end_of_generation = end_of_generation::ids(metadata, &vocabulary, eos)?;
+        let inner = Inner {
+            vocabulary,
+            encoder,
+            special: Special::default(),
+            bos,
+            eos,
+            add_bos: add_bos.unwrap_or(family.is_none_or(|family| family.add_bos)),
+            add_eos: add_eos.unwrap_or(false),
+            clean_up_spaces: family.is_some_and(|family| family.clean_up_spaces),
+            end_of_generation,
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// The token ids of a text, without BOS and EOS ([`Self::add_special`] adds them).
+    ///
+    /// Without `parse_special` no text leads to a control token: `<|im_end|>` becomes the tokens of
+    /// its characters. Use that for everything a user wrote. With `parse_special` the texts of
+    /// control tokens become these tokens, as the output of a chat template needs.
+    ///
+    /// # Errors
+    ///
+    /// [`TextError::MissingByte`] where the vocabulary has no token for a byte of the text.
+    pub fn encode(&self, text: &str, parse_special: bool) -> Result<Vec<TokenId>, TextError> {
+        let inner = &*self.inner;
+        let mut ids = Vec::with_capacity(text.len() / 3 + 4);
+        let mut starts = true;
+        for part in inner
+            .special
+            .split(&inner.vocabulary, text, parse_special)?
+        {
+            match (part, &inner.encoder) {
+                (Part::Token(id), _) => ids.push(id),
+                (Part::Text(text), Encoder::Spm(spm)) => {
+                    spm.encode(&inner.vocabulary, text, starts, &mut ids)?;
+                }
+                (Part::Text(text), Encoder::Bpe(bpe)) => bpe.encode(text, &mut ids)?,
+            }
+            // Text stands between two tokens or at an end, so the next text follows a token.
+            starts = true;
+        }
+        Ok(ids)
+    }
+
+    /// The ids with BOS in front and EOS behind where the model wants them (`add_bos_token`,
+    /// `add_eos_token`, or the rule of its family). Not for the output of a chat template, which
+    /// brings its own BOS.
+    #[must_use]
+    pub fn add_special(&self, mut ids: Vec<TokenId>) -> Vec<TokenId> {
+        if let Some(bos) = self.inner.bos.filter(|_| self.inner.add_bos) {
+            ids.insert(0, bos);
+        }
+        if let Some(eos) = self.inner.eos.filter(|_| self.inner.add_eos) {
+            ids.push(eos);
+        }
+        ids
+    }
+
+    /// The text of tokens; bytes that are no UTF-8 become U+FFFD, ids beyond the vocabulary become
+    /// nothing. Control tokens show only with `render_special`. The space that a SentencePiece-style
+    /// tokenizer puts before a text is removed again.
+    #[must_use]
+    pub fn decode(&self, ids: &[TokenId], render_special: bool) -> String {
+        String::from_utf8_lossy(&self.decode_bytes(ids, render_special)).into_owned()
+    }
+
+    /// As [`Self::decode`], in bytes: tokens can end in the middle of a character.
+    #[must_use]
+    pub fn decode_bytes(&self, ids: &[TokenId], render_special: bool) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(ids.len() * 4);
+        let mut at_start = true;
+        for &id in ids {
+            // An id that does not exist stands for no text.
+            let _ = self.append_bytes(id, render_special, &mut at_start, &mut bytes);
+        }
+        bytes
+    }
+
+    /// As [`Self::decode`], then without the spaces before punctuation and contractions where the
+    /// model's family asks for that (`clean_up_tokenization_spaces`: GPT-2, Llama 3). This is what
+    /// llama.cpp's detokenizer gives; it changes text that really has such spaces (`F# .NET`), so
+    /// nothing else here does it.
+    #[must_use]
+    pub fn decode_clean(&self, ids: &[TokenId], render_special: bool) -> String {
+        let text = self.decode(ids, render_special);
+        if self.inner.clean_up_spaces {
+            clean_up_spaces(&text)
+        } else {
+            text
+        }
+    }
+
+    /// The text of one token on its own, control tokens included; bytes that are no UTF-8 become
+    /// U+FFFD ([`Self::piece_bytes`] has them). `None` beyond the vocabulary.
+    #[must_use]
+    pub fn piece(&self, id: TokenId) -> Option<String> {
+        Some(String::from_utf8_lossy(&self.piece_bytes(id)?).into_owned())
+    }
+
+    /// The bytes of one token on its own, control tokens included. `None` beyond the vocabulary.
+    #[must_use]
+    pub fn piece_bytes(&self, id: TokenId) -> Option<Vec<u8>> {
+        let inner = &*self.inner;
+        let text = inner.vocabulary.text(id)?;
+        Some(match (inner.vocabulary.kind(id)?, &inner.encoder) {
+            (TokenKind::Byte, _) => match vocabulary::byte_of(text) {
+                Some(byte) => vec![byte],
+                None => text.as_bytes().to_vec(),
+            },
+            (TokenKind::Normal, Encoder::Spm(_)) => text.replace(spm::SPACE, " ").into_bytes(),
+            (TokenKind::Normal, Encoder::Bpe(_)) => bpe::bytes_of(text),
+            _ => text.as_bytes().to_vec(),
+        })
+    }
+
+    /// Appends what a token adds to a text.
+    pub(crate) fn append_bytes(
+        &self,
+        id: TokenId,
+        render_special: bool,
+        at_start: &mut bool,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), TextError> {
+        let vocab_size = self.vocab_size();
+        let unknown = || TextError::UnknownToken { id, vocab_size };
+        let kind = self.kind(id).ok_or_else(unknown)?;
+        let hidden = matches!(
+            kind,
+            TokenKind::Control | TokenKind::Unknown | TokenKind::Unused
+        );
+        if hidden && !render_special {
+            return Ok(());
+        }
+        let piece = self.piece_bytes(id).ok_or_else(unknown)?;
+        let has_prefix = matches!(&self.inner.encoder, Encoder::Spm(spm) if spm.add_space_prefix);
+        let starts = std::mem::replace(at_start, false);
+        let piece = match piece.split_first() {
+            Some((b' ', rest)) if starts && has_prefix => rest,
+            _ => &piece[..],
+        };
+        bytes.extend_from_slice(piece);
+        Ok(())
+    }
+
+    /// A stream that decodes the beginning of a text, such as the answer in a chat: control tokens
+    /// are hidden, and the space that a SentencePiece-style tokenizer puts before a text is removed.
+    #[must_use]
+    pub fn stream(&self) -> DecodeStream {
+        DecodeStream::new(self.clone(), false, true)
+    }
+
+    /// A stream that decodes the continuation of a text (plain completion): as [`Self::stream`],
+    /// but a space before the first word is kept.
+    #[must_use]
+    pub fn stream_continuing(&self) -> DecodeStream {
+        DecodeStream::new(self.clone(), false, false)
+    }
+
+    /// A stream as [`Self::stream`] that shows control tokens, too.
+    #[must_use]
+    pub fn stream_with_special(&self) -> DecodeStream {
+        DecodeStream::new(self.clone(), true, true)
+    }
+
+    /// Number of tokens.
+    #[must_use]
+    pub fn vocab_size(&self) -> usize {
+        self.inner.vocabulary.len()
+    }
+
+    /// The token with exactly this text, as the vocabulary writes it (`Ġthe`, `▁the`, `<|im_end|>`).
+    #[must_use]
+    pub fn token_id(&self, text: &str) -> Option<TokenId> {
+        self.inner.vocabulary.id(text)
+    }
+
+    /// The text of a token as the vocabulary writes it.
+    #[must_use]
+    pub fn token_text(&self, id: TokenId) -> Option<&str> {
+        self.inner.vocabulary.text(id)
+    }
+
+    /// What a token is for. `None` beyond the vocabulary.
+    #[must_use]
+    pub fn kind(&self, id: TokenId) -> Option<TokenKind> {
+        self.inner.vocabulary.kind(id)
+    }
+
+    /// The token that begins a text.
+    #[must_use]
+    pub fn bos(&self) -> Option<TokenId> {
+        self.inner.bos
+    }
+
+    /// The token that ends a text.
+    #[must_use]
+    pub fn eos(&self) -> Option<TokenId> {
+        self.inner.eos
+    }
+
+    /// Whether [`Self::add_special`] puts BOS in front.
+    #[must_use]
+    pub fn adds_bos(&self) -> bool {
+        self.inner.add_bos && self.inner.bos.is_some()
+    }
+
+    /// Whether [`Self::add_special`] puts EOS behind.
+    #[must_use]
+    pub fn adds_eos(&self) -> bool {
+        self.inner.add_eos && self.inner.eos.is_some()
+    }
+
+    /// The tokens after which generation stops, ascending.
+    #[must_use]
+    pub fn end_of_generation(&self) -> &[TokenId] {
+        &self.inner.end_of_generation
+    }
+
+    /// Whether generation stops after this token.
+    #[must_use]
+    pub fn is_end_of_generation(&self, id: TokenId) -> bool {
+        self.inner.end_of_generation.binary_search(&id).is_ok()
+    }
+}
+
+impl fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokenizer")
+            .field("vocab_size", &self.vocab_size())
+            .field("bos", &self.bos())
+            .field("eos", &self.eos())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Removes the space before `.`, `?`, `!` and `,`, the spaces around a lonely apostrophe, and the
+/// space before `'s`, `'m`, `'re` and `'ve`, in this order.
+fn clean_up_spaces(text: &str) -> String {
+    let before_punctuation = |rest: &str| rest.starts_with(['.', '?', '!', ',']);
+    let text = without_spaces(text, before_punctuation);
+    let text = text.replace(" ' ", "'");
+    without_spaces(&text, |rest| {
+        ["'s", "'m", "'re", "'ve"]
+            .iter()
+            .any(|ending| rest.starts_with(ending))
+    })
+}
+
+/// The text without those spaces whose rest of the text is as `unwanted` says.
+fn without_spaces(text: &str, unwanted: impl Fn(&str) -> bool) -> String {
+    let keep = |&(at, c): &(usize, char)| c != ' ' || !unwanted(&text[at + 1..]);
+    text.char_indices().filter(keep).map(|(_, c)| c).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::clean_up_spaces;
+
+    #[test]
+    fn cleans_up_as_the_gpt2_detokenizer_does() {
+        for (text, expected) in [
+            ("Hello , world !", "Hello, world!"),
+            ("C# F# .NET", "C# F#.NET"),
+            ("it 's I 'm we 've they 're", "it's I'm we've they're"),
+            ("rock ' n ' roll", "rock'n'roll"),
+            ("he 'll , she 'd", "he 'll, she 'd"),
+            (" .", "."),
+            ("  .", " ."),
+        ] {
+            assert_eq!(clean_up_spaces(text), expected);
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! The tokens of a model: their texts, their kinds and the way from a text to its id.
+
+use std::hash::{BuildHasher, RandomState};
+
+use dunlin_format::{FormatError, Metadata, StringArray};
+use hashbrown::HashTable;
+
+use crate::{TextError, TokenId, end_of_generation};
+
+/// What a token is for (`tokenizer.ggml.token_type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TokenKind {
+    /// A piece of text.
+    Normal,
+    /// Stands for text that the vocabulary does not know.
+    Unknown,
+    /// Steers the model (begin of text, end of turn); never made from user text.
+    Control,
+    /// A text that is always one token, whatever stands around it.
+    UserDefined,
+    /// A place in the vocabulary that no text leads to.
+    Unused,
+    /// One byte, written `<0x0A>`: the way out for text that no other token covers.
+    Byte,
+}
+
+impl TokenKind {
+    /// The numbers of GGUF (those of SentencePiece).
+    fn from_gguf(number: i32) -> Self {
+        match number {
+            2 => Self::Unknown,
+            3 => Self::Control,
+            4 => Self::UserDefined,
+            5 => Self::Unused,
+            6 => Self::Byte,
+            // 0 is "undefined", which converters write for ordinary tokens.
+            _ => Self::Normal,
+        }
+    }
+
+    /// Whether merging pieces of text may lead to such a token.
+    pub(crate) fn is_text(self) -> bool {
+        matches!(self, Self::Normal | Self::UserDefined | Self::Unused)
+    }
+}
+
+pub(crate) struct Vocabulary {
+    texts: StringArray,
+    kinds: Vec<TokenKind>,
+    /// Ids by text. Keyed with a random seed: both vocabulary and text are untrusted, and texts
+    /// chosen to collide must not make this slow.
+    ids: HashTable<TokenId>,
+    hasher: RandomState,
+    longest: usize,
+}
+
+impl Vocabulary {
+    pub(crate) fn from_gguf(metadata: &Metadata) -> Result<Self, TextError> {
+        let texts = metadata.require_strings("tokenizer.ggml.tokens")?.clone();
+        if texts.is_empty() || TokenId::try_from(texts.len()).is_err() {
+            let reason = format!("it has {} tokens", texts.len());
+            return Err(TextError::Vocabulary { reason });
+        }
+        let mut kinds = vec![TokenKind::Normal; texts.len()];
+        let key = "tokenizer.ggml.token_type";
+        if let Some(types) = metadata.i32s(key)? {
+            check_length(key, types.len(), texts.len())?;
+            kinds = types
+                .iter()
+                .map(|&number| TokenKind::from_gguf(number))
+                .collect();
+        }
+        let hasher = RandomState::new();
+        let mut ids = HashTable::with_capacity(texts.len());
+        let mut longest = 0;
+        for (id, text) in (0..).zip(texts.iter()) {
+            longest = longest.max(text.len());
+            let same = |&other: &TokenId| texts.get(other as usize) == Some(text);
+            let rehash =
+                |&other: &TokenId| hasher.hash_one(texts.get(other as usize).unwrap_or_default());
+            // Of tokens with the same text the first counts.
+            ids.entry(hasher.hash_one(text), same, rehash).or_insert(id);
+        }
+        let mut vocabulary = Self {
+            texts,
+            kinds,
+            ids,
+            hasher,
+            longest,
+        };
+        vocabulary.protect_turn_ends();
+        Ok(vocabulary)
+    }
+
+    /// Old conversions mark the ends of turns as ordinary or user-defined tokens. User text could
+    /// then close its own turn, so the ones that nothing else is written like are control tokens.
+    fn protect_turn_ends(&mut self) {
+        for text in end_of_generation::UNMISTAKABLE {
+            if let Some(id) = self.id(text)
+                && self.kinds[id as usize] != TokenKind::Byte
+            {
+                self.kinds[id as usize] = TokenKind::Control;
+            }
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.texts.len()
+    }
+
+    /// Bytes of the longest token.
+    pub(crate) fn longest(&self) -> usize {
+        self.longest
+    }
+
+    pub(crate) fn text(&self, id: TokenId) -> Option<&str> {
+        self.texts.get(id as usize)
+    }
+
+    pub(crate) fn kind(&self, id: TokenId) -> Option<TokenKind> {
+        self.kinds.get(id as usize).copied()
+    }
+
+    pub(crate) fn id(&self, text: &str) -> Option<TokenId> {
+        let same = |&id: &TokenId| self.texts.get(id as usize) == Some(text);
+        self.ids.find(self.hasher.hash_one(text), same).copied()
+    }
+
+    /// The token with that text where merging may lead to it.
+    pub(crate) fn text_id(&self, text: &str) -> Option<(TokenId, TokenKind)> {
+        if text.len() > self.longest {
+            return None;
+        }
+        let id = self.id(text)?;
+        let kind = self.kind(id)?;
+        kind.is_text().then_some((id, kind))
+    }
+
+    /// The tokens of a kind, in order.
+    pub(crate) fn of_kind(&self, kind: TokenKind) -> impl Iterator<Item = (TokenId, &str)> {
+        self.iter()
+            .filter(move |&(_, _, other)| other == kind)
+            .map(|(id, text, _)| (id, text))
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (TokenId, &str, TokenKind)> {
+        (0..)
+            .zip(self.texts.iter())
+            .zip(&self.kinds)
+            .map(|((id, text), &kind)| (id, text, kind))
+    }
+
+    /// A token id from the metadata. One beyond the vocabulary counts as absent: such files exist,
+    /// and work.
+    pub(crate) fn id_at(
+        &self,
+        metadata: &Metadata,
+        key: &str,
+    ) -> Result<Option<TokenId>, FormatError> {
+        Ok(metadata.u32(key)?.filter(|&id| (id as usize) < self.len()))
+    }
+}
+
+pub(crate) fn check_length(
+    key: &'static str,
+    length: usize,
+    tokens: usize,
+) -> Result<(), FormatError> {
+    if length == tokens {
+        Ok(())
+    } else {
+        Err(FormatError::VocabularyLength {
+            key,
+            length,
+            tokens,
+        })
+    }
+}
+
+/// The byte of a token written `<0x0A>`.
+pub(crate) fn byte_of(text: &str) -> Option<u8> {
+    let hex = text.strip_prefix("<0x")?.strip_suffix('>')?;
+    (hex.len() == 2)
+        .then(|| u8::from_str_radix(hex, 16).ok())
+        .flatten()
+}
