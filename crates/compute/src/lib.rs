@@ -1,1 +1,31 @@
-//! Under construction.
+//! CPU compute for small language models: a thread pool, packed weight panels and the kernels on them.
+//!
+//! The crate knows nothing of files, model families or tokens: it multiplies matrices, attends, normalizes and
+//! rotates. Each kernel is written once over the [`simd`] trait and instantiated per processor [`Tier`].
+//!
+//! Kernels do not allocate, and do not read clocks, environment variables or random sources.
+
+#![allow(unsafe_code)]
+
+mod activations;
+mod attention;
+mod elementwise;
+mod matmul;
+mod pack;
+mod panels;
+mod pool;
+mod simd;
+mod tier;
+
+pub use activations::Activations;
+pub use attention::{
+    AttentionJob, KvElement, KvLayout, KvSlab, POSITIONS_PER_BLOCK, attend, store_kv,
+};
+pub use elementwise::{
+    Gate, add_assign, gate, rms_norm, rms_norm_in_place, rope_in_place, rope_table, scale_in_place,
+};
+pub use matmul::{Matmul, matmul};
+pub use pack::{PackError, pack};
+pub use panels::{PackedMatrix, PanelFormat};
+pub use pool::{Pool, for_each_rows};
+pub use tier::Tier;

@@ -112,6 +112,51 @@ pub enum EngineError {
         tokens: usize,
     },
 
+    /// A weight matrix has no kernel, or not the bytes of its shape.
+    #[error("tensor {name} cannot be packed: {source}")]
+    Pack {
+        /// The tensor's name.
+        name: String,
+        /// Why.
+        source: dunlin_compute::PackError,
+    },
+
+    /// The threads could not be started.
+    #[error("the operating system could not start the threads: {0}; ask for fewer")]
+    Threads(#[source] std::io::Error),
+
+    /// The caller asked to stop.
+    #[error("cancelled")]
+    Cancelled,
+
+    /// The cache has no room for the tokens.
+    #[error(
+        "the sequence needs room for {needed} tokens, the context has {available}: shorten the prompt or load the model with a longer context"
+    )]
+    CacheFull {
+        /// Tokens of the sequence, the new ones included.
+        needed: usize,
+        /// Tokens that it can hold.
+        available: usize,
+    },
+
+    /// A step was given no tokens for a sequence, or more than fit.
+    #[error("a step takes 1 to {limit} tokens and at least one for each sequence, not {tokens}")]
+    WrongBatch {
+        /// Tokens given.
+        tokens: usize,
+        /// The most that one step takes.
+        limit: usize,
+    },
+
+    /// Two chunks of a step name the same sequence.
+    #[error("a step names the same sequence twice: put its tokens into one chunk")]
+    SequenceTwice,
+
+    /// The sequence was never created, or was removed.
+    #[error("the sequence does not exist in this engine")]
+    UnknownSequence,
+
     /// A sampling setting is outside its range.
     #[error("sampling setting {field} is {found}, allowed is {allowed}")]
     InvalidSampling {
@@ -123,13 +168,15 @@ pub enum EngineError {
         allowed: &'static str,
     },
 
-    /// A logit is not a number, so that no token can be chosen.
+    /// A logit is not a number or plus infinity, so that no token can be chosen.
     #[error(
-        "the logit of token {token} is not a number: the model file is damaged or the computation overflowed"
+        "the logit of token {token} is {found}: the model file is damaged or the computation overflowed"
     )]
-    NanLogit {
+    InvalidLogit {
         /// The first token with such a logit.
         token: u32,
+        /// Its logit.
+        found: f32,
     },
 
     /// There is no token left to choose from.

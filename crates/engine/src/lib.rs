@@ -1,8 +1,16 @@
 //! Model description, weights, forward pass, KV cache and sampling.
 
+mod engine;
 mod error;
+mod forward;
+mod kv;
 pub mod reference;
 pub mod spec;
 
+pub use engine::{Chunk, Engine, EngineConfig, Logits, MAX_BATCH, Scores};
 pub use error::EngineError;
+pub use kv::SequenceId;
 pub use spec::ModelSpec;
+pub use weights::LoadProgress;
+
+mod weights;

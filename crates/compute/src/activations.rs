@@ -1,0 +1,210 @@
+//! The input of a matrix product: rows of `f32`, and the same quantized to 8 bits in blocks of 32.
+
+use crate::panels::BLOCK;
+use crate::pool::Pool;
+use crate::simd::{Kernel, Simd};
+use crate::tier::Tier;
+
+/// Rows `[tokens, cols]` in `f32`, with room for their quantized twin.
+///
+/// A block of 32 columns becomes `code * scale` with `scale = largest magnitude / 127`; the sums of the codes let kernels
+/// take the offsets of unsigned weight codes off. A block that is not finite gets a NaN scale, so that the fault shows in the output.
+pub struct Activations {
+    cols: usize,
+    tokens: usize,
+    values: Vec<f32>,
+    pub(crate) codes: Vec<i8>,
+    /// `[tokens, blocks]`
+    pub(crate) scales: Vec<f32>,
+    /// `scale * sum of codes` of each half block, and of each block: `[tokens, blocks, 3]`.
+    pub(crate) sums: Vec<f32>,
+}
+
+impl Activations {
+    /// Room for `tokens` rows of `cols` columns; nothing grows later.
+    pub fn new(tokens: usize, cols: usize) -> Self {
+        let blocks = cols.div_ceil(BLOCK);
+        Activations {
+            cols,
+            tokens: 0,
+            values: vec![0.0; tokens * cols],
+            codes: vec![0; tokens * blocks * BLOCK],
+            scales: vec![0.0; tokens * blocks],
+            sums: vec![0.0; tokens * blocks * 3],
+        }
+    }
+
+    /// Columns of a row.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Rows in use.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// Bytes of memory that the buffers take.
+    pub fn bytes(&self) -> usize {
+        4 * (self.values.len() + self.scales.len() + self.sums.len()) + self.codes.len()
+    }
+
+    /// Sets the number of rows in use and gives them to be filled.
+    ///
+    /// # Panics
+    /// If there is no room for `tokens` rows.
+    pub fn rows_mut(&mut self, tokens: usize) -> &mut [f32] {
+        let used = &mut self.values[..tokens * self.cols];
+        self.tokens = tokens;
+        used
+    }
+
+    /// The rows in use.
+    pub fn rows(&self) -> &[f32] {
+        &self.values[..self.tokens * self.cols]
+    }
+
+    pub(crate) fn blocks(&self) -> usize {
+        self.cols.div_ceil(BLOCK)
+    }
+
+    /// Fills `tokens` rows, each by `fill(token, row)`, and quantizes them where a product with quantized weights follows.
+    /// Rows are spread over the pool when there are several.
+    ///
+    /// # Panics
+    /// If there is no room for `tokens` rows.
+    pub fn fill(
+        &mut self,
+        pool: &Pool,
+        tier: Tier,
+        tokens: usize,
+        quantize: bool,
+        fill: impl Fn(usize, &mut [f32]) + Sync,
+    ) {
+        self.fill_from(pool, tier, tokens, quantize, &mut [], |token, _, row| {
+            fill(token, row)
+        });
+    }
+
+    /// As [`Activations::fill`], with a row of `state` (`[tokens, any]`) that `fill(token, state, row)` may change on the
+    /// way: the residual stream, before a norm reads it.
+    ///
+    /// # Panics
+    /// If there is no room for `tokens` rows.
+    pub fn fill_from(
+        &mut self,
+        pool: &Pool,
+        tier: Tier,
+        tokens: usize,
+        quantize: bool,
+        state: &mut [f32],
+        fill: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
+    ) {
+        assert!(
+            tokens * self.cols <= self.values.len(),
+            "no room for {tokens} rows"
+        );
+        self.tokens = tokens;
+        let state_len = state.len() / tokens.max(1);
+        let state = state.as_mut_ptr();
+        let (cols, blocks) = (self.cols, self.blocks());
+        let out = Out {
+            values: self.values.as_mut_ptr(),
+            codes: self.codes.as_mut_ptr(),
+            scales: self.scales.as_mut_ptr(),
+            sums: self.sums.as_mut_ptr(),
+            state,
+        };
+        pool.for_each(tokens, 4, |token| {
+            let out = &out;
+            // SAFETY: the rows of a token are parts of their own, inside the buffers that `new` sized and inside `state`.
+            let (state, row, codes, scales, sums) = unsafe {
+                (
+                    std::slice::from_raw_parts_mut(out.state.add(token * state_len), state_len),
+                    std::slice::from_raw_parts_mut(out.values.add(token * cols), cols),
+                    std::slice::from_raw_parts_mut(
+                        out.codes.add(token * blocks * BLOCK),
+                        blocks * BLOCK,
+                    ),
+                    std::slice::from_raw_parts_mut(out.scales.add(token * blocks), blocks),
+                    std::slice::from_raw_parts_mut(out.sums.add(token * blocks * 3), blocks * 3),
+                )
+            };
+            fill(token, state, row);
+            if quantize {
+                tier.run(Quantize {
+                    row,
+                    codes,
+                    scales,
+                    sums,
+                });
+            }
+        });
+    }
+}
+
+struct Out {
+    values: *mut f32,
+    codes: *mut i8,
+    scales: *mut f32,
+    sums: *mut f32,
+    state: *mut f32,
+}
+// SAFETY: each token writes its own rows only.
+unsafe impl Sync for Out {}
+
+struct Quantize<'a> {
+    row: &'a [f32],
+    codes: &'a mut [i8],
+    scales: &'a mut [f32],
+    sums: &'a mut [f32],
+}
+
+impl Kernel for Quantize<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let blocks = self
+            .codes
+            .chunks_exact_mut(BLOCK)
+            .zip(self.scales.iter_mut().zip(self.sums.chunks_exact_mut(3)));
+        for (x, (codes, (scale, sums))) in self.row.chunks(BLOCK).zip(blocks) {
+            let mut padded = [0.0; BLOCK];
+            let x = if x.len() == BLOCK {
+                x
+            } else {
+                padded[..x.len()].copy_from_slice(x);
+                &padded
+            };
+            // SAFETY: `x` and `codes` have 32 elements, read and written 8 at a time.
+            let v: [S::F; 4] = std::array::from_fn(|i| unsafe { s.load(x.as_ptr().add(8 * i)) });
+            let largest = v.iter().fold(s.splat(0.0), |m, &v| s.max(m, s.abs(v)));
+            let largest = s.largest(largest);
+            // `max` drops NaN on some tiers: the sum keeps it, and turns infinities of both signs into one too.
+            let check = s.sum(s.add(s.add(v[0], v[1]), s.add(v[2], v[3])));
+            if !check.is_finite() || !largest.is_finite() {
+                codes.fill(0);
+                *scale = f32::NAN;
+                sums.fill(f32::NAN);
+                continue;
+            }
+            let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+            if !inverse.is_finite() {
+                codes.fill(0);
+                *scale = 0.0;
+                sums.fill(0.0);
+                continue;
+            }
+            let inverse = s.splat(inverse);
+            let mut parts = [0; 4];
+            for (i, part) in parts.iter_mut().enumerate() {
+                // SAFETY: as above.
+                *part = unsafe { s.store_i8(codes.as_mut_ptr().add(8 * i), s.mul(v[i], inverse)) };
+            }
+            *scale = largest / 127.0;
+            sums[0] = *scale * (parts[0] + parts[1]) as f32;
+            sums[1] = *scale * (parts[2] + parts[3]) as f32;
+            sums[2] = *scale * (parts[0] + parts[1] + parts[2] + parts[3]) as f32;
+        }
+    }
+}

@@ -1,0 +1,629 @@
+//! The key-value cache of a layer, and attention over it.
+//!
+//! The cache is a slab of blocks of [`POSITIONS_PER_BLOCK`] positions. In a block each head has its keys transposed,
+//! `[head_dim_k, 32]`, so that scores of 32 positions come out as 4 vectors without sums across lanes, and its values as they
+//! are, `[32, head_dim_v]`. A sequence is a list of block numbers; blocks can be shared.
+//!
+//! Keys and values are read once for a tile of query rows (the heads that share them, times some tokens), with the
+//! softmax computed on the way (Milakov and Gimelshein 2018; Dao et al. 2022). Positions that a row cannot see are not read
+//! but for the rest of their block.
+
+use crate::pool::Pool;
+use crate::simd::{Kernel, Simd, exp};
+use crate::tier::Tier;
+
+/// Positions in a block of the cache.
+pub const POSITIONS_PER_BLOCK: usize = 32;
+/// Query rows that share one pass over the keys and values.
+const TILE: usize = 16;
+
+/// The number type of a cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KvElement {
+    /// IEEE half, the default.
+    F16,
+    /// Exact, for comparisons.
+    F32,
+}
+
+impl KvElement {
+    /// Bytes of a number.
+    pub fn bytes(self) -> usize {
+        match self {
+            KvElement::F16 => 2,
+            KvElement::F32 => 4,
+        }
+    }
+}
+
+/// The shape of a layer's keys and values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvLayout {
+    /// Key-value heads.
+    pub heads: usize,
+    /// Length of a key.
+    pub head_dim_k: usize,
+    /// Length of a value.
+    pub head_dim_v: usize,
+}
+
+impl KvLayout {
+    fn head_len(self) -> usize {
+        POSITIONS_PER_BLOCK * (self.head_dim_k + self.head_dim_v)
+    }
+
+    /// Numbers in a block.
+    pub fn block_len(self) -> usize {
+        self.heads * self.head_len()
+    }
+}
+
+/// The cache of one layer: blocks of keys and values of any number of sequences.
+pub struct KvSlab {
+    layout: KvLayout,
+    blocks: usize,
+    data: Data,
+}
+
+enum Data {
+    F16(Vec<u16>),
+    F32(Vec<f32>),
+}
+
+impl KvSlab {
+    /// A slab of `blocks` blocks. The operating system gives the memory when it is first written.
+    pub fn new(layout: KvLayout, element: KvElement, blocks: usize) -> Self {
+        let len = layout.block_len() * blocks;
+        let data = match element {
+            KvElement::F16 => Data::F16(vec![0; len]),
+            KvElement::F32 => Data::F32(vec![0.0; len]),
+        };
+        KvSlab {
+            layout,
+            blocks,
+            data,
+        }
+    }
+
+    /// The shape of its keys and values.
+    pub fn layout(&self) -> KvLayout {
+        self.layout
+    }
+}
+
+/// Writes one key and value row per place `(block, offset)`: `k` is `[places, heads * head_dim_k]`, `v` alike.
+///
+/// # Panics
+/// If a place lies outside the slab, or the rows are too short.
+pub fn store_kv(
+    pool: &Pool,
+    tier: Tier,
+    slab: &mut KvSlab,
+    places: &[(u32, u32)],
+    k: &[f32],
+    v: &[f32],
+) {
+    let layout = slab.layout;
+    let (k_len, v_len) = (
+        layout.heads * layout.head_dim_k,
+        layout.heads * layout.head_dim_v,
+    );
+    assert!(
+        k.len() >= places.len() * k_len && v.len() >= places.len() * v_len,
+        "a row for every place"
+    );
+    for &(block, offset) in places {
+        assert!(
+            (block as usize) < slab.blocks && (offset as usize) < POSITIONS_PER_BLOCK,
+            "a place in the slab"
+        );
+    }
+    match &mut slab.data {
+        Data::F16(data) => store_all(pool, tier, layout, data, places, k, v),
+        Data::F32(data) => store_all(pool, tier, layout, data, places, k, v),
+    }
+}
+
+fn store_all<E: Element>(
+    pool: &Pool,
+    tier: Tier,
+    layout: KvLayout,
+    data: &mut [E],
+    places: &[(u32, u32)],
+    k: &[f32],
+    v: &[f32],
+) {
+    let (k_len, v_len) = (
+        layout.heads * layout.head_dim_k,
+        layout.heads * layout.head_dim_v,
+    );
+    let out = SendPtr(data.as_mut_ptr());
+    pool.for_each(places.len(), 16, |i| {
+        let out = &out;
+        let (block, offset) = places[i];
+        // SAFETY: `store_kv` checked the place; places are distinct, so that threads write distinct elements.
+        let block = unsafe { out.0.add(block as usize * layout.block_len()) };
+        let (k, v) = (&k[i * k_len..][..k_len], &v[i * v_len..][..v_len]);
+        tier.run(Store {
+            layout,
+            block,
+            offset: offset as usize,
+            k,
+            v,
+        });
+    });
+}
+
+struct SendPtr<T>(*mut T);
+// SAFETY: used for disjoint elements only.
+unsafe impl<T> Sync for SendPtr<T> {}
+
+struct Store<'a, E> {
+    layout: KvLayout,
+    block: *mut E,
+    offset: usize,
+    k: &'a [f32],
+    v: &'a [f32],
+}
+
+impl<E: Element> Kernel for Store<'_, E> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let KvLayout {
+            head_dim_k,
+            head_dim_v,
+            ..
+        } = self.layout;
+        for (h, (k, v)) in self
+            .k
+            .chunks_exact(head_dim_k)
+            .zip(self.v.chunks_exact(head_dim_v))
+            .enumerate()
+        {
+            // SAFETY: the head lies in the block, and the offset is below `POSITIONS_PER_BLOCK`.
+            unsafe {
+                let keys = self.block.add(h * self.layout.head_len());
+                let values = keys.add(POSITIONS_PER_BLOCK * head_dim_k);
+                for (at, x) in k.chunks(8).enumerate() {
+                    for (d, x) in E::convert(s, x).into_iter().take(x.len()).enumerate() {
+                        *keys.add((8 * at + d) * POSITIONS_PER_BLOCK + self.offset) = x;
+                    }
+                }
+                for (at, x) in v.chunks(8).enumerate() {
+                    let converted = E::convert(s, x);
+                    let target = values.add(self.offset * head_dim_v + 8 * at);
+                    std::ptr::copy_nonoverlapping(converted.as_ptr(), target, x.len());
+                }
+            }
+        }
+    }
+}
+
+trait Element: Copy + Send + Sync {
+    fn convert<S: Simd>(s: S, x: &[f32]) -> [Self; 8];
+    /// # Safety
+    /// `p` has 8 elements.
+    unsafe fn load<S: Simd>(s: S, p: *const Self) -> S::F;
+    fn to_f32(self) -> f32;
+}
+
+#[inline(always)]
+fn padded(x: &[f32]) -> [f32; 8] {
+    let mut out = [0.0; 8];
+    out[..x.len()].copy_from_slice(x);
+    out
+}
+
+impl Element for u16 {
+    #[inline(always)]
+    fn convert<S: Simd>(s: S, x: &[f32]) -> [u16; 8] {
+        let mut out = [0; 8];
+        // SAFETY: both arrays have 8 elements.
+        unsafe { s.store_f16(out.as_mut_ptr(), s.load(padded(x).as_ptr())) };
+        out
+    }
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, p: *const u16) -> S::F {
+        // SAFETY: the caller's promise.
+        unsafe { s.load_f16(p) }
+    }
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        half::f16::from_bits(self).to_f32()
+    }
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    fn convert<S: Simd>(_: S, x: &[f32]) -> [f32; 8] {
+        padded(x)
+    }
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, p: *const f32) -> S::F {
+        // SAFETY: the caller's promise.
+        unsafe { s.load(p) }
+    }
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self
+    }
+}
+
+/// Attention of consecutive tokens of one sequence over its cache, which already holds their own keys and values.
+pub struct AttentionJob<'a> {
+    /// The layer's cache.
+    pub slab: &'a KvSlab,
+    /// The sequence's blocks, in order.
+    pub blocks: &'a [u32],
+    /// Query heads; a multiple of the slab's heads.
+    pub heads: usize,
+    /// Position of the first token.
+    pub first_position: usize,
+    /// A token sees itself and the `window - 1` positions before it; all before it where `None`.
+    pub window: Option<usize>,
+    /// Factor of the scores, usually `1 / sqrt(head_dim)`.
+    pub scale: f32,
+    /// Queries `[tokens, heads * head_dim_k]`.
+    pub q: &'a [f32],
+    /// Output `[tokens, heads * head_dim_v]`, overwritten.
+    pub out: &'a mut [f32],
+}
+
+/// Runs one attention job, spread over the pool.
+///
+/// # Panics
+/// If sizes do not agree, or the blocks do not reach the last token.
+pub fn attend(pool: &Pool, tier: Tier, job: AttentionJob<'_>) {
+    let layout = job.slab.layout;
+    let (q_len, out_len) = (job.heads * layout.head_dim_k, job.heads * layout.head_dim_v);
+    let tokens = job.q.len() / q_len;
+    assert!(
+        job.heads.is_multiple_of(layout.heads) && job.out.len() >= tokens * out_len,
+        "sizes of queries and output"
+    );
+    assert!(
+        job.blocks.len() * POSITIONS_PER_BLOCK >= job.first_position + tokens,
+        "blocks for every token"
+    );
+    assert!(
+        job.blocks.iter().all(|&b| (b as usize) < job.slab.blocks),
+        "blocks of the slab"
+    );
+    if tokens == 0 {
+        return;
+    }
+    let group = job.heads / layout.heads;
+    // A tile is some tokens times some heads of a group. In decode the heads are split where threads would idle.
+    let tile_heads = if tokens == 1 && layout.heads < pool.threads() {
+        group.div_ceil(pool.threads())
+    } else {
+        group.min(TILE)
+    };
+    let head_tiles = group.div_ceil(tile_heads);
+    let tile_tokens = (TILE / tile_heads).min(tokens);
+    let token_tiles = tokens.div_ceil(tile_tokens);
+    let out = SendPtr(job.out.as_mut_ptr());
+    // The last tokens see the most: they go first, so that no long item is left for the end.
+    pool.for_each(layout.heads * head_tiles * token_tiles, 1, |index| {
+        let token_tile = token_tiles - 1 - index / (layout.heads * head_tiles);
+        let rest = index % (layout.heads * head_tiles);
+        let (kv_head, head_tile) = (rest / head_tiles, rest % head_tiles);
+        let first_token = token_tile * tile_tokens;
+        let first_head = head_tile * tile_heads;
+        let tile = Tile {
+            job: Shared {
+                blocks: job.blocks,
+                q: job.q,
+                out: out.get(),
+                window: job.window,
+                scale: job.scale,
+                q_len,
+                out_len,
+            },
+            layout,
+            kv_head,
+            first_head: kv_head * group + first_head,
+            heads: tile_heads.min(group - first_head),
+            first_token,
+            tokens: tile_tokens.min(tokens - first_token),
+            first_position: job.first_position,
+        };
+        match &job.slab.data {
+            Data::F16(data) => tier.run(Attend { data, tile }),
+            Data::F32(data) => tier.run(Attend { data, tile }),
+        }
+    });
+}
+
+impl<T> SendPtr<T> {
+    fn get(&self) -> *mut T {
+        self.0
+    }
+}
+
+struct Shared<'a> {
+    blocks: &'a [u32],
+    q: &'a [f32],
+    out: *mut f32,
+    window: Option<usize>,
+    scale: f32,
+    q_len: usize,
+    out_len: usize,
+}
+
+struct Tile<'a> {
+    job: Shared<'a>,
+    layout: KvLayout,
+    kv_head: usize,
+    first_head: usize,
+    heads: usize,
+    first_token: usize,
+    tokens: usize,
+    first_position: usize,
+}
+
+impl Tile<'_> {
+    /// The token (counted in the job) and the query head of row `r`.
+    #[inline(always)]
+    fn row(&self, r: usize) -> (usize, usize) {
+        (
+            self.first_token + r / self.heads,
+            self.first_head + r % self.heads,
+        )
+    }
+
+    /// The positions that row `r` sees, `from..to`.
+    #[inline(always)]
+    fn sees(&self, r: usize) -> (usize, usize) {
+        let position = self.first_position + self.row(r).0;
+        (
+            self.job
+                .window
+                .map_or(0, |w| (position + 1).saturating_sub(w)),
+            position + 1,
+        )
+    }
+
+    #[inline(always)]
+    fn q(&self, r: usize) -> *const f32 {
+        let (token, head) = self.row(r);
+        self.job.q[token * self.job.q_len + head * self.layout.head_dim_k..].as_ptr()
+    }
+
+    #[inline(always)]
+    fn out(&self, r: usize) -> *mut f32 {
+        let (token, head) = self.row(r);
+        // SAFETY: `attend` checked the size of the output.
+        unsafe {
+            self.job
+                .out
+                .add(token * self.job.out_len + head * self.layout.head_dim_v)
+        }
+    }
+}
+
+struct Attend<'a, E> {
+    data: &'a [E],
+    tile: Tile<'a>,
+}
+
+impl<E: Element> Kernel for Attend<'_, E> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Attend { data, tile } = self;
+        let layout = tile.layout;
+        let rows = tile.tokens * tile.heads;
+        let mut scores = [[0.0f32; POSITIONS_PER_BLOCK]; TILE];
+        let mut largest = [f32::NEG_INFINITY; TILE];
+        let mut total = [0.0f32; TILE];
+        let mut rescale = [1.0f32; TILE];
+        for r in 0..rows {
+            // SAFETY: a row of the output has `head_dim_v` elements, and belongs to this tile alone.
+            unsafe { std::slice::from_raw_parts_mut(tile.out(r), layout.head_dim_v) }.fill(0.0);
+        }
+        let (from, to) = (tile.sees(0).0, tile.sees(rows - 1).1);
+        for block in from / POSITIONS_PER_BLOCK..to.div_ceil(POSITIONS_PER_BLOCK) {
+            let start = block * POSITIONS_PER_BLOCK;
+            let head = tile.job.blocks[block] as usize * layout.block_len()
+                + tile.kv_head * layout.head_len();
+            let (keys, values) = data[head..head + layout.head_len()]
+                .split_at(POSITIONS_PER_BLOCK * layout.head_dim_k);
+            let mut r = 0;
+            while r + 2 <= rows {
+                dots::<S, E, 2>(s, keys, &tile, r, &mut scores);
+                r += 2;
+            }
+            if r < rows {
+                dots::<S, E, 1>(s, keys, &tile, r, &mut scores);
+            }
+            for r in 0..rows {
+                let (from, to) = tile.sees(r);
+                let (from, to) = (
+                    from.saturating_sub(start).min(POSITIONS_PER_BLOCK),
+                    to.saturating_sub(start).min(POSITIONS_PER_BLOCK),
+                );
+                rescale[r] = softmax(s, &mut scores[r], from, to, &mut largest[r], &mut total[r]);
+            }
+            let count = POSITIONS_PER_BLOCK.min(to - start);
+            let mut r = 0;
+            while r + 2 <= rows {
+                weigh::<S, E, 2>(s, values, count, &tile, r, &scores, &rescale);
+                r += 2;
+            }
+            if r < rows {
+                weigh::<S, E, 1>(s, values, count, &tile, r, &scores, &rescale);
+            }
+        }
+        for (r, total) in total[..rows].iter().enumerate() {
+            // SAFETY: as above.
+            let out = unsafe { std::slice::from_raw_parts_mut(tile.out(r), layout.head_dim_v) };
+            let inverse = 1.0 / total;
+            out.iter_mut().for_each(|x| *x *= inverse);
+        }
+    }
+}
+
+/// Scores of `R` rows with the 32 positions of a block.
+#[inline(always)]
+fn dots<S: Simd, E: Element, const R: usize>(
+    s: S,
+    keys: &[E],
+    tile: &Tile<'_>,
+    first: usize,
+    scores: &mut [[f32; POSITIONS_PER_BLOCK]; TILE],
+) {
+    let q: [*const f32; R] = std::array::from_fn(|r| tile.q(first + r));
+    let mut acc = [[s.splat(0.0); 4]; R];
+    for (d, keys) in keys.chunks_exact(POSITIONS_PER_BLOCK).enumerate() {
+        // SAFETY: `keys` has 32 elements; a query has `head_dim_k`, as many as there are chunks.
+        unsafe {
+            let k: [S::F; 4] = std::array::from_fn(|i| E::load(s, keys.as_ptr().add(8 * i)));
+            for r in 0..R {
+                let q = s.splat(*q[r].add(d));
+                for i in 0..4 {
+                    acc[r][i] = s.fma(q, k[i], acc[r][i]);
+                }
+            }
+        }
+    }
+    let scale = s.splat(tile.job.scale);
+    for (r, acc) in acc.into_iter().enumerate() {
+        for (i, acc) in acc.into_iter().enumerate() {
+            // SAFETY: a row of scores has 32 elements.
+            unsafe { s.store(scores[first + r].as_mut_ptr().add(8 * i), s.mul(acc, scale)) };
+        }
+    }
+}
+
+/// Turns the scores `from..to` into weights relative to the largest score so far, the others into zero. Returns the factor
+/// that brings what was summed before to the new largest score.
+#[inline(always)]
+fn softmax<S: Simd>(
+    s: S,
+    scores: &mut [f32; POSITIONS_PER_BLOCK],
+    from: usize,
+    to: usize,
+    largest: &mut f32,
+    total: &mut f32,
+) -> f32 {
+    if from >= to {
+        scores.fill(0.0);
+        return 1.0;
+    }
+    scores[..from].fill(f32::NEG_INFINITY);
+    scores[to..].fill(f32::NEG_INFINITY);
+    // SAFETY: there are 32 scores.
+    let v: [S::F; 4] = std::array::from_fn(|i| unsafe { s.load(scores.as_ptr().add(8 * i)) });
+    let new = s
+        .largest(s.max(s.max(v[0], v[1]), s.max(v[2], v[3])))
+        .max(*largest);
+    let rescale = if new == *largest {
+        1.0
+    } else {
+        (*largest - new).exp()
+    };
+    let mut sum = s.splat(0.0);
+    for (i, v) in v.into_iter().enumerate() {
+        let weight = exp(s, s.sub(v, s.splat(new)));
+        // SAFETY: as above.
+        unsafe { s.store(scores.as_mut_ptr().add(8 * i), weight) };
+        sum = s.add(sum, weight);
+    }
+    // `exp` of minus infinity is tiny, not zero: what is not seen must not count at all.
+    let hidden = scores[..from].iter().chain(&scores[to..]).sum::<f32>();
+    scores[..from].fill(0.0);
+    scores[to..].fill(0.0);
+    *total = *total * rescale + (s.sum(sum) - hidden);
+    *largest = new;
+    rescale
+}
+
+/// Adds the weighted values of a block to `R` rows of the output.
+#[inline(always)]
+fn weigh<S: Simd, E: Element, const R: usize>(
+    s: S,
+    values: &[E],
+    count: usize,
+    tile: &Tile<'_>,
+    first: usize,
+    scores: &[[f32; POSITIONS_PER_BLOCK]; TILE],
+    rescale: &[f32; TILE],
+) {
+    let dim = tile.layout.head_dim_v;
+    let out: [*mut f32; R] = std::array::from_fn(|r| tile.out(first + r));
+    // SAFETY: `values` is `[32, dim]` and `count <= 32`; a row of the output has `dim` elements.
+    unsafe {
+        let mut d = 0;
+        while d + 32 <= dim {
+            weigh_part::<S, E, R, 4>(
+                s,
+                values.as_ptr().add(d),
+                dim,
+                count,
+                out.map(|p| p.add(d)),
+                first,
+                scores,
+                rescale,
+            );
+            d += 32;
+        }
+        while d + 8 <= dim {
+            weigh_part::<S, E, R, 1>(
+                s,
+                values.as_ptr().add(d),
+                dim,
+                count,
+                out.map(|p| p.add(d)),
+                first,
+                scores,
+                rescale,
+            );
+            d += 8;
+        }
+        for d in d..dim {
+            for r in 0..R {
+                let sum: f32 = (0..count)
+                    .map(|p| scores[first + r][p] * values[p * dim + d].to_f32())
+                    .sum();
+                *out[r].add(d) = *out[r].add(d) * rescale[first + r] + sum;
+            }
+        }
+    }
+}
+
+/// `8 * N` dimensions of [`weigh`].
+///
+/// # Safety
+/// `values` has `count` rows of stride `dim` with `8 * N` elements each, and so has each row of `out`.
+#[inline(always)]
+#[allow(unsafe_op_in_unsafe_fn)]
+unsafe fn weigh_part<S: Simd, E: Element, const R: usize, const N: usize>(
+    s: S,
+    values: *const E,
+    dim: usize,
+    count: usize,
+    out: [*mut f32; R],
+    first: usize,
+    scores: &[[f32; POSITIONS_PER_BLOCK]; TILE],
+    rescale: &[f32; TILE],
+) {
+    let mut acc = [[s.splat(0.0); N]; R];
+    for p in 0..count {
+        let v: [S::F; N] = std::array::from_fn(|i| E::load(s, values.add(p * dim + 8 * i)));
+        for r in 0..R {
+            let weight = s.splat(scores[first + r][p]);
+            for i in 0..N {
+                acc[r][i] = s.fma(weight, v[i], acc[r][i]);
+            }
+        }
+    }
+    for r in 0..R {
+        let factor = s.splat(rescale[first + r]);
+        for i in 0..N {
+            let p = out[r].add(8 * i);
+            s.store(p, s.fma(s.load(p), factor, acc[r][i]));
+        }
+    }
+}

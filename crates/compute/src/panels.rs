@@ -1,0 +1,485 @@
+//! Packed weights: panels of 8 rows, so that one vector holds 4 columns of 8 rows and no sum crosses lanes.
+//!
+//! A panel is a run of *units* along its columns: 32 columns for the types with one scale per 32 weights, 256 for
+//! the K-quants. A unit holds the scales of its 8 rows, then the codes of 32 columns at a time as 8 *steps* of 4 columns:
+//! byte `4 r + k` of a step belongs to row `r`, column `4 step + k`. Codes stay raw and unsigned:
+//!
+//! * 4 bits: 4 vectors; the low nibbles of vector `i` are step `i`, the high ones step `i + 4`;
+//! * a 5th bit: one vector, bit `j` of each byte for step `j`;
+//! * 2 bits (alone, or the upper ones of 6): 2 vectors, field `f` of vector `p` for step `4 p + f`;
+//! * 8 bits: 8 vectors of signed codes.
+//!
+//! A weight is `s * code + m`, with `s` and `m` per row and per 32 or 16 columns. The bits per weight of the file are
+//! kept, except that the 4-bit scales of Q2_K and the 6-bit ones of Q3_K, Q4_K and Q5_K take 8 bits here (0.5 and 0.125
+//! bits per weight more).
+
+use crate::simd::Simd;
+use dunlin_format::DType;
+
+/// Rows in a panel.
+pub(crate) const ROWS: usize = 8;
+/// Columns in a block: the grain of activation scales, and of the kernels.
+pub(crate) const BLOCK: usize = 32;
+
+/// How a matrix lies in memory.
+#[allow(non_camel_case_types, missing_docs)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PanelFormat {
+    F32,
+    F16,
+    BF16,
+    Q4_0,
+    Q4_1,
+    Q5_0,
+    Q5_1,
+    Q8_0,
+    IQ4_NL,
+    Q2_K,
+    Q3_K,
+    Q4_K,
+    Q5_K,
+    Q6_K,
+    IQ4_XS,
+}
+
+impl PanelFormat {
+    /// The panel format that holds weights of a file type; `None` where there is none.
+    pub fn of(dtype: DType) -> Option<Self> {
+        Some(match dtype {
+            DType::F32 => Self::F32,
+            DType::F16 => Self::F16,
+            DType::BF16 => Self::BF16,
+            DType::Q4_0 => Self::Q4_0,
+            DType::Q4_1 => Self::Q4_1,
+            DType::Q5_0 => Self::Q5_0,
+            DType::Q5_1 => Self::Q5_1,
+            DType::Q8_0 => Self::Q8_0,
+            DType::IQ4_NL => Self::IQ4_NL,
+            DType::Q2_K => Self::Q2_K,
+            DType::Q3_K => Self::Q3_K,
+            DType::Q4_K => Self::Q4_K,
+            DType::Q5_K => Self::Q5_K,
+            DType::Q6_K => Self::Q6_K,
+            DType::IQ4_XS => Self::IQ4_XS,
+            _ => return None,
+        })
+    }
+
+    /// Whether activations are quantized for this format (all but the plain floats).
+    pub fn is_quantized(self) -> bool {
+        !matches!(self, Self::F32 | Self::F16 | Self::BF16)
+    }
+
+    /// Columns and bytes of a unit.
+    pub(crate) fn unit(self) -> (usize, usize) {
+        fn of<F: Unit>() -> (usize, usize) {
+            (F::BLOCKS * BLOCK, F::BYTES)
+        }
+        match self {
+            Self::F32 => (1, 4 * ROWS),
+            Self::F16 | Self::BF16 => (1, 2 * ROWS),
+            Self::Q4_0 => of::<Q4_0>(),
+            Self::Q4_1 => of::<Q4_1>(),
+            Self::Q5_0 => of::<Q5_0>(),
+            Self::Q5_1 => of::<Q5_1>(),
+            Self::Q8_0 => of::<Q8_0>(),
+            Self::IQ4_NL => of::<IQ4_NL>(),
+            Self::Q2_K => of::<Q2_K>(),
+            Self::Q3_K => of::<Q3_K>(),
+            Self::Q4_K => of::<Q4_K>(),
+            Self::Q5_K => of::<Q5_K>(),
+            Self::Q6_K => of::<Q6_K>(),
+            Self::IQ4_XS => of::<IQ4_XS>(),
+        }
+    }
+}
+
+/// A weight matrix `[rows, cols]` packed into panels. The last panel is padded with zero rows.
+pub struct PackedMatrix {
+    pub(crate) format: PanelFormat,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) data: Vec<u8>,
+}
+
+impl PackedMatrix {
+    /// Output features.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Input features.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// The layout of the weights.
+    pub fn format(&self) -> PanelFormat {
+        self.format
+    }
+
+    /// Bytes of memory that the weights take.
+    pub fn bytes(&self) -> usize {
+        self.data.len()
+    }
+
+    pub(crate) fn panels(&self) -> usize {
+        self.rows.div_ceil(ROWS)
+    }
+
+    pub(crate) fn panel_bytes(&self) -> usize {
+        let (cols, bytes) = self.format.unit();
+        self.cols / cols * bytes
+    }
+
+    pub(crate) fn panel(&self, index: usize) -> &[u8] {
+        let bytes = self.panel_bytes();
+        &self.data[index * bytes..(index + 1) * bytes]
+    }
+}
+
+/// 32 columns of 8 rows, ready to multiply: `weight = s * code + m`.
+pub(crate) struct Block<S: Simd> {
+    pub codes: [S::B; 8],
+    /// Scale and offset of the first and the second 16 columns; equal where the format has one per 32.
+    pub s: [S::F; 2],
+    pub m: [S::F; 2],
+}
+
+/// One quantized unit layout.
+pub(crate) trait Unit: 'static {
+    /// Blocks of 32 columns in a unit.
+    const BLOCKS: usize;
+    const BYTES: usize;
+    /// Whether scales change every 16 columns.
+    const HALVES: bool;
+    /// Whether codes are signed bytes (else unsigned, and `m` takes the offset off).
+    const SIGNED: bool;
+    /// How many steps of codes times activations fit in 16 bits: 8 for 4 bits, 4 for 5 bits, 2 for 6 bits.
+    const DEPTH: usize;
+    /// Whether `m` is ever other than zero.
+    const OFFSET: bool;
+
+    /// Reads block `b` of the unit at `unit`.
+    ///
+    /// # Safety
+    /// `unit` has `BYTES` bytes and `b < BLOCKS`.
+    unsafe fn block<S: Simd>(s: S, unit: *const u8, b: usize) -> Block<S>;
+}
+
+/// 8 steps out of 4 vectors of nibbles.
+#[inline(always)]
+unsafe fn nibbles<S: Simd>(s: S, p: *const u8) -> [S::B; 8] {
+    // SAFETY: the caller has 128 bytes at `p`.
+    let v: [S::B; 4] = std::array::from_fn(|i| unsafe { s.load_b(p.add(32 * i)) });
+    std::array::from_fn(|j| {
+        let v = v[j % 4];
+        s.and_b(if j < 4 { v } else { s.shr::<4>(v) }, 15)
+    })
+}
+
+/// Bit `j` of each byte at `p`, moved to bit `TO`, for step `j`.
+#[inline(always)]
+unsafe fn bits<S: Simd, const TO: u8>(s: S, p: *const u8) -> [S::B; 8] {
+    // SAFETY: the caller has 32 bytes at `p`.
+    let v = unsafe { s.load_b(p) };
+    let at = |x: S::B| s.and_b(x, 1 << TO);
+    if TO == 4 {
+        [
+            at(s.shl::<4>(v)),
+            at(s.shl::<3>(v)),
+            at(s.shl::<2>(v)),
+            at(s.shl::<1>(v)),
+            at(v),
+            at(s.shr::<1>(v)),
+            at(s.shr::<2>(v)),
+            at(s.shr::<3>(v)),
+        ]
+    } else {
+        [
+            at(s.shl::<2>(v)),
+            at(s.shl::<1>(v)),
+            at(v),
+            at(s.shr::<1>(v)),
+            at(s.shr::<2>(v)),
+            at(s.shr::<3>(v)),
+            at(s.shr::<4>(v)),
+            at(s.shr::<5>(v)),
+        ]
+    }
+}
+
+/// The 2-bit fields of 2 vectors at `p`, moved to bits `TO` (0 or 4) and up.
+#[inline(always)]
+unsafe fn pairs<S: Simd, const TO: u8>(s: S, p: *const u8) -> [S::B; 8] {
+    std::array::from_fn(|j| {
+        // SAFETY: the caller has 64 bytes at `p`.
+        let v = unsafe { s.load_b(p.add(32 * (j / 4))) };
+        if TO == 0 {
+            let v = match j % 4 {
+                0 => v,
+                1 => s.shr::<2>(v),
+                2 => s.shr::<4>(v),
+                _ => s.shr::<6>(v),
+            };
+            s.and_b(v, 0x03)
+        } else {
+            let v = match j % 4 {
+                0 => s.shl::<4>(v),
+                1 => s.shl::<2>(v),
+                2 => v,
+                _ => s.shr::<2>(v),
+            };
+            s.and_b(v, 0x30)
+        }
+    })
+}
+
+#[inline(always)]
+fn merge<S: Simd>(s: S, a: [S::B; 8], b: [S::B; 8]) -> [S::B; 8] {
+    std::array::from_fn(|j| s.or_b(a[j], b[j]))
+}
+
+/// Signed codes as the tier wants them, with the offset that undoes the bias.
+#[inline(always)]
+fn signed<S: Simd>(s: S, codes: [S::B; 8], scale: S::F) -> Block<S> {
+    if S::BIASED {
+        let m = s.mul(scale, s.splat(-128.0));
+        Block {
+            codes: codes.map(|c| s.xor_b(c, 0x80)),
+            s: [scale; 2],
+            m: [m; 2],
+        }
+    } else {
+        Block {
+            codes,
+            s: [scale; 2],
+            m: [s.splat(0.0); 2],
+        }
+    }
+}
+
+/// The values of IQ4_NL and IQ4_XS codes (ggml's `kvalues_iq4nl`).
+pub(crate) const IQ4_VALUES: [i8; 16] = [
+    -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113,
+];
+
+macro_rules! legacy_unit {
+    ($name:ident, bytes: $bytes:expr, depth: $depth:expr, $doc:literal, |$s:ident, $p:ident| ($m:expr, $codes:expr)) => {
+        #[doc = $doc]
+        #[allow(non_camel_case_types)]
+        pub(crate) struct $name;
+        impl Unit for $name {
+            const BLOCKS: usize = 1;
+            const BYTES: usize = $bytes;
+            const HALVES: bool = false;
+            const SIGNED: bool = false;
+            const DEPTH: usize = $depth;
+            const OFFSET: bool = true;
+            #[inline(always)]
+            #[allow(unsafe_op_in_unsafe_fn)]
+            unsafe fn block<S: Simd>($s: S, $p: *const u8, _: usize) -> Block<S> {
+                let scale = $s.load_f16($p.cast());
+                Block {
+                    codes: $codes,
+                    s: [scale; 2],
+                    m: [$m(scale); 2],
+                }
+            }
+        }
+    };
+}
+
+legacy_unit!(Q4_0, bytes: 16 + 128, depth: 8, "`d` f16 x 8, nibbles; `m = -8 d`.",
+    |s, p| (|d| s.mul(d, s.splat(-8.0)), nibbles(s, p.add(16))));
+legacy_unit!(Q4_1, bytes: 32 + 128, depth: 8, "`d`, `m` f16 x 8, nibbles.",
+    |s, p| (|_| s.load_f16(p.add(16).cast()), nibbles(s, p.add(32))));
+legacy_unit!(Q5_0, bytes: 16 + 32 + 128, depth: 4, "`d` f16 x 8, fifth bits, nibbles; `m = -16 d`.",
+    |s, p| (|d| s.mul(d, s.splat(-16.0)), merge(s, nibbles(s, p.add(48)), bits::<S, 4>(s, p.add(16)))));
+legacy_unit!(Q5_1, bytes: 32 + 32 + 128, depth: 4, "`d`, `m` f16 x 8, fifth bits, nibbles.",
+    |s, p| (|_| s.load_f16(p.add(16).cast()), merge(s, nibbles(s, p.add(64)), bits::<S, 4>(s, p.add(32)))));
+
+/// `d` f16 x 8, signed codes.
+pub(crate) struct Q8_0;
+impl Unit for Q8_0 {
+    const BLOCKS: usize = 1;
+    const BYTES: usize = 16 + 256;
+    const HALVES: bool = false;
+    const SIGNED: bool = true;
+    const DEPTH: usize = 1;
+    const OFFSET: bool = false;
+    #[inline(always)]
+    #[allow(unsafe_op_in_unsafe_fn)]
+    unsafe fn block<S: Simd>(s: S, p: *const u8, _: usize) -> Block<S> {
+        signed(
+            s,
+            std::array::from_fn(|j| s.load_b(p.add(16 + 32 * j))),
+            s.load_f16(p.cast()),
+        )
+    }
+}
+
+/// `d` f16 x 8, nibbles that index [`IQ4_VALUES`].
+#[allow(non_camel_case_types)]
+pub(crate) struct IQ4_NL;
+impl Unit for IQ4_NL {
+    const BLOCKS: usize = 1;
+    const BYTES: usize = 16 + 128;
+    const HALVES: bool = false;
+    const SIGNED: bool = true;
+    const DEPTH: usize = 1;
+    const OFFSET: bool = false;
+    #[inline(always)]
+    #[allow(unsafe_op_in_unsafe_fn)]
+    unsafe fn block<S: Simd>(s: S, p: *const u8, _: usize) -> Block<S> {
+        let codes = nibbles(s, p.add(16)).map(|c| s.lookup(&IQ4_VALUES, c));
+        signed(s, codes, s.load_f16(p.cast()))
+    }
+}
+
+/// `d`, `dmin` f16 x 8; per block 16 bytes `scale | min << 4` (half by half), 2-bit codes.
+#[allow(non_camel_case_types)]
+pub(crate) struct Q2_K;
+impl Unit for Q2_K {
+    const BLOCKS: usize = 8;
+    const BYTES: usize = 32 + 8 * 96;
+    const HALVES: bool = true;
+    const SIGNED: bool = false;
+    const DEPTH: usize = 8;
+    const OFFSET: bool = true;
+    #[inline(always)]
+    #[allow(unsafe_op_in_unsafe_fn)]
+    unsafe fn block<S: Simd>(s: S, p: *const u8, b: usize) -> Block<S> {
+        let (d, dmin) = (s.load_f16(p.cast()), s.load_f16(p.add(16).cast()));
+        let minus = s.sub(s.splat(0.0), dmin);
+        let q = p.add(32 + 96 * b);
+        Block {
+            codes: pairs::<S, 0>(s, q.add(32)),
+            s: std::array::from_fn(|h| s.mul(d, s.load_u8(q.add(8 * h)))),
+            m: std::array::from_fn(|h| s.mul(minus, s.load_u8(q.add(16 + 8 * h)))),
+        }
+    }
+}
+
+/// `d` f16 x 8; per block signed scales (half by half), third bits, 2-bit codes; `m = -4 s`.
+#[allow(non_camel_case_types)]
+pub(crate) struct Q3_K;
+impl Unit for Q3_K {
+    const BLOCKS: usize = 8;
+    const BYTES: usize = 16 + 8 * 112;
+    const HALVES: bool = true;
+    const SIGNED: bool = false;
+    const DEPTH: usize = 8;
+    const OFFSET: bool = true;
+    #[inline(always)]
+    #[allow(unsafe_op_in_unsafe_fn)]
+    unsafe fn block<S: Simd>(s: S, p: *const u8, b: usize) -> Block<S> {
+        let d = s.load_f16(p.cast());
+        let q = p.add(16 + 112 * b);
+        let scales: [S::F; 2] = std::array::from_fn(|h| s.mul(d, s.load_i8(q.add(8 * h))));
+        Block {
+            codes: merge(s, pairs::<S, 0>(s, q.add(48)), bits::<S, 2>(s, q.add(16))),
+            s: scales,
+            m: scales.map(|x| s.mul(x, s.splat(-4.0))),
+        }
+    }
+}
+
+/// `d`, `dmin` f16 x 8; per block scales and mins u8 x 8, nibbles.
+#[allow(non_camel_case_types)]
+pub(crate) struct Q4_K;
+impl Unit for Q4_K {
+    const BLOCKS: usize = 8;
+    const BYTES: usize = 32 + 8 * 144;
+    const HALVES: bool = false;
+    const SIGNED: bool = false;
+    const DEPTH: usize = 8;
+    const OFFSET: bool = true;
+    #[inline(always)]
+    #[allow(unsafe_op_in_unsafe_fn)]
+    unsafe fn block<S: Simd>(s: S, p: *const u8, b: usize) -> Block<S> {
+        let q = p.add(32 + 144 * b);
+        let (scale, m) = scale_and_min(s, p, q);
+        Block {
+            codes: nibbles(s, q.add(16)),
+            s: [scale; 2],
+            m: [m; 2],
+        }
+    }
+}
+
+/// As [`Q4_K`] with fifth bits before the nibbles.
+#[allow(non_camel_case_types)]
+pub(crate) struct Q5_K;
+impl Unit for Q5_K {
+    const BLOCKS: usize = 8;
+    const BYTES: usize = 32 + 8 * 176;
+    const HALVES: bool = false;
+    const SIGNED: bool = false;
+    const DEPTH: usize = 4;
+    const OFFSET: bool = true;
+    #[inline(always)]
+    #[allow(unsafe_op_in_unsafe_fn)]
+    unsafe fn block<S: Simd>(s: S, p: *const u8, b: usize) -> Block<S> {
+        let q = p.add(32 + 176 * b);
+        let (scale, m) = scale_and_min(s, p, q);
+        let codes = merge(s, nibbles(s, q.add(48)), bits::<S, 4>(s, q.add(16)));
+        Block {
+            codes,
+            s: [scale; 2],
+            m: [m; 2],
+        }
+    }
+}
+
+/// `d * scale` and `-dmin * min` of Q4_K and Q5_K.
+#[inline(always)]
+#[allow(unsafe_op_in_unsafe_fn)]
+unsafe fn scale_and_min<S: Simd>(s: S, unit: *const u8, block: *const u8) -> (S::F, S::F) {
+    let (d, dmin) = (s.load_f16(unit.cast()), s.load_f16(unit.add(16).cast()));
+    let m = s.mul(dmin, s.load_u8(block.add(8)));
+    (s.mul(d, s.load_u8(block)), s.sub(s.splat(0.0), m))
+}
+
+/// `d` f16 x 8; per block signed scales (half by half), upper 2 bits, nibbles; `m = -32 s`.
+#[allow(non_camel_case_types)]
+pub(crate) struct Q6_K;
+impl Unit for Q6_K {
+    const BLOCKS: usize = 8;
+    const BYTES: usize = 16 + 8 * 208;
+    const HALVES: bool = true;
+    const SIGNED: bool = false;
+    const DEPTH: usize = 2;
+    const OFFSET: bool = true;
+    #[inline(always)]
+    #[allow(unsafe_op_in_unsafe_fn)]
+    unsafe fn block<S: Simd>(s: S, p: *const u8, b: usize) -> Block<S> {
+        let d = s.load_f16(p.cast());
+        let q = p.add(16 + 208 * b);
+        let scales: [S::F; 2] = std::array::from_fn(|h| s.mul(d, s.load_i8(q.add(8 * h))));
+        Block {
+            codes: merge(s, nibbles(s, q.add(80)), pairs::<S, 4>(s, q.add(16))),
+            s: scales,
+            m: scales.map(|x| s.mul(x, s.splat(-32.0))),
+        }
+    }
+}
+
+/// `d` f16 x 8; per block signed scales, nibbles that index [`IQ4_VALUES`].
+#[allow(non_camel_case_types)]
+pub(crate) struct IQ4_XS;
+impl Unit for IQ4_XS {
+    const BLOCKS: usize = 8;
+    const BYTES: usize = 16 + 8 * 136;
+    const HALVES: bool = false;
+    const SIGNED: bool = true;
+    const DEPTH: usize = 1;
+    const OFFSET: bool = false;
+    #[inline(always)]
+    #[allow(unsafe_op_in_unsafe_fn)]
+    unsafe fn block<S: Simd>(s: S, p: *const u8, b: usize) -> Block<S> {
+        let q = p.add(16 + 136 * b);
+        let codes = nibbles(s, q.add(8)).map(|c| s.lookup(&IQ4_VALUES, c));
+        signed(s, codes, s.mul(s.load_f16(p.cast()), s.load_i8(q)))
+    }
+}

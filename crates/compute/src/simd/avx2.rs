@@ -1,0 +1,253 @@
+//! AVX2, FMA and F16C: 256-bit vectors, exact int8 products through `vpmaddubsw`.
+
+use super::{Kernel, Simd};
+use std::arch::x86_64::*;
+
+/// Permission to use AVX2, FMA and F16C.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2(());
+
+/// Runs `kernel` with AVX2, FMA and F16C.
+///
+/// # Safety
+/// The processor has these features.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(crate) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(Avx2(()))
+}
+
+/// The operations that AVX2 and every tier above it share, spelled once.
+macro_rules! avx2_operations {
+    () => {
+        type F = __m256;
+        type B = __m256i;
+        type A = __m256i;
+
+        #[inline(always)]
+        fn splat(self, x: f32) -> __m256 {
+            // SAFETY: `self` proves the features; so in every method below.
+            unsafe { _mm256_set1_ps(x) }
+        }
+        #[inline(always)]
+        unsafe fn load(self, p: *const f32) -> __m256 {
+            _mm256_loadu_ps(p)
+        }
+        #[inline(always)]
+        unsafe fn store(self, p: *mut f32, x: __m256) {
+            _mm256_storeu_ps(p, x);
+        }
+        #[inline(always)]
+        unsafe fn load_f16(self, p: *const u16) -> __m256 {
+            _mm256_cvtph_ps(_mm_loadu_si128(p.cast()))
+        }
+        #[inline(always)]
+        unsafe fn store_f16(self, p: *mut u16, x: __m256) {
+            _mm_storeu_si128(p.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x));
+        }
+        #[inline(always)]
+        unsafe fn load_bf16(self, p: *const u16) -> __m256 {
+            let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+        }
+        #[inline(always)]
+        unsafe fn load_u8(self, p: *const u8) -> __m256 {
+            _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast())))
+        }
+        #[inline(always)]
+        unsafe fn load_i8(self, p: *const u8) -> __m256 {
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast())))
+        }
+        #[inline(always)]
+        fn add(self, a: __m256, b: __m256) -> __m256 {
+            // SAFETY: see `splat`.
+            unsafe { _mm256_add_ps(a, b) }
+        }
+        #[inline(always)]
+        fn sub(self, a: __m256, b: __m256) -> __m256 {
+            // SAFETY: see `splat`.
+            unsafe { _mm256_sub_ps(a, b) }
+        }
+        #[inline(always)]
+        fn mul(self, a: __m256, b: __m256) -> __m256 {
+            // SAFETY: see `splat`.
+            unsafe { _mm256_mul_ps(a, b) }
+        }
+        #[inline(always)]
+        fn div(self, a: __m256, b: __m256) -> __m256 {
+            // SAFETY: see `splat`.
+            unsafe { _mm256_div_ps(a, b) }
+        }
+        #[inline(always)]
+        fn max(self, a: __m256, b: __m256) -> __m256 {
+            // SAFETY: see `splat`.
+            unsafe { _mm256_max_ps(a, b) }
+        }
+        #[inline(always)]
+        fn min(self, a: __m256, b: __m256) -> __m256 {
+            // SAFETY: see `splat`.
+            unsafe { _mm256_min_ps(a, b) }
+        }
+        #[inline(always)]
+        fn abs(self, a: __m256) -> __m256 {
+            // SAFETY: see `splat`.
+            unsafe { _mm256_andnot_ps(_mm256_set1_ps(-0.0), a) }
+        }
+        #[inline(always)]
+        fn fma(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+            // SAFETY: see `splat`.
+            unsafe { _mm256_fmadd_ps(a, b, c) }
+        }
+        #[inline(always)]
+        fn round(self, a: __m256) -> __m256 {
+            // SAFETY: see `splat`.
+            unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
+        }
+        #[inline(always)]
+        fn exp2_whole(self, n: __m256) -> __m256 {
+            // SAFETY: see `splat`.
+            unsafe {
+                let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
+            }
+        }
+        #[inline(always)]
+        fn sum(self, a: __m256) -> f32 {
+            // SAFETY: see `splat`.
+            unsafe {
+                let x = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+                let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+                _mm_cvtss_f32(_mm_add_ss(x, _mm_shuffle_ps::<1>(x, x)))
+            }
+        }
+        #[inline(always)]
+        fn largest(self, a: __m256) -> f32 {
+            // SAFETY: see `splat`.
+            unsafe {
+                let x = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+                let x = _mm_max_ps(x, _mm_movehl_ps(x, x));
+                _mm_cvtss_f32(_mm_max_ss(x, _mm_shuffle_ps::<1>(x, x)))
+            }
+        }
+        #[inline(always)]
+        unsafe fn store_i8(self, p: *mut i8, a: __m256) -> i32 {
+            let wide = _mm256_cvtps_epi32(a);
+            let half = _mm_packs_epi32(
+                _mm256_castsi256_si128(wide),
+                _mm256_extracti128_si256::<1>(wide),
+            );
+            _mm_storel_epi64(p.cast(), _mm_packs_epi16(half, half));
+            let pairs = _mm_madd_epi16(half, _mm_set1_epi16(1));
+            let quads = _mm_add_epi32(pairs, _mm_shuffle_epi32::<0b01_00_11_10>(pairs));
+            _mm_cvtsi128_si32(_mm_add_epi32(
+                quads,
+                _mm_shuffle_epi32::<0b10_11_00_01>(quads),
+            ))
+        }
+
+        #[inline(always)]
+        unsafe fn load_b(self, p: *const u8) -> __m256i {
+            _mm256_loadu_si256(p.cast())
+        }
+        #[inline(always)]
+        unsafe fn store_b(self, p: *mut u8, x: __m256i) {
+            _mm256_storeu_si256(p.cast(), x);
+        }
+        #[inline(always)]
+        fn and_b(self, a: __m256i, mask: u8) -> __m256i {
+            // SAFETY: see `splat`.
+            unsafe { _mm256_and_si256(a, _mm256_set1_epi8(mask as i8)) }
+        }
+        #[inline(always)]
+        fn or_b(self, a: __m256i, b: __m256i) -> __m256i {
+            // SAFETY: see `splat`.
+            unsafe { _mm256_or_si256(a, b) }
+        }
+        #[inline(always)]
+        fn xor_b(self, a: __m256i, mask: u8) -> __m256i {
+            // SAFETY: see `splat`.
+            unsafe { _mm256_xor_si256(a, _mm256_set1_epi8(mask as i8)) }
+        }
+        #[inline(always)]
+        fn shl<const N: i32>(self, a: __m256i) -> __m256i {
+            // SAFETY: see `splat`.
+            unsafe { _mm256_slli_epi16::<N>(a) }
+        }
+        #[inline(always)]
+        fn shr<const N: i32>(self, a: __m256i) -> __m256i {
+            // SAFETY: see `splat`.
+            unsafe { _mm256_srli_epi16::<N>(a) }
+        }
+        #[inline(always)]
+        fn lookup(self, table: &[i8; 16], a: __m256i) -> __m256i {
+            // SAFETY: see `splat`; the table has the 16 bytes that are read.
+            unsafe {
+                _mm256_shuffle_epi8(
+                    _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast())),
+                    a,
+                )
+            }
+        }
+
+        #[inline(always)]
+        fn to_f32(self, a: __m256i) -> __m256 {
+            // SAFETY: see `splat`.
+            unsafe { _mm256_cvtepi32_ps(a) }
+        }
+    };
+}
+pub(super) use avx2_operations;
+
+/// 4 activations, repeated for each of the 8 rows.
+#[inline(always)]
+pub(super) unsafe fn broadcast4(a: *const i8, step: usize) -> __m256i {
+    // SAFETY: the caller has 4 bytes there.
+    unsafe { _mm256_set1_epi32(a.add(4 * step).cast::<i32>().read_unaligned()) }
+}
+
+#[allow(unsafe_op_in_unsafe_fn)]
+impl Simd for Avx2 {
+    const BIASED: bool = false;
+    const TILE: usize = 4;
+    avx2_operations!();
+
+    #[inline(always)]
+    unsafe fn dot_unsigned<const N: usize, const DEPTH: usize>(
+        self,
+        w: &[__m256i; N],
+        a: *const i8,
+    ) -> __m256i {
+        let ones = _mm256_set1_epi16(1);
+        let mut sum = _mm256_setzero_si256();
+        let mut step = 0;
+        while step < N {
+            let mut pairs = _mm256_maddubs_epi16(w[step], broadcast4(a, step));
+            let end = if step + DEPTH < N { step + DEPTH } else { N };
+            let mut i = step + 1;
+            while i < end {
+                pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(w[i], broadcast4(a, i)));
+                i += 1;
+            }
+            let quads = _mm256_madd_epi16(pairs, ones);
+            sum = if step == 0 {
+                quads
+            } else {
+                _mm256_add_epi32(sum, quads)
+            };
+            step = end;
+        }
+        sum
+    }
+
+    #[inline(always)]
+    unsafe fn dot_signed<const N: usize>(self, w: &[__m256i; N], a: *const i8) -> __m256i {
+        let ones = _mm256_set1_epi16(1);
+        let mut sum = _mm256_setzero_si256();
+        for (step, &w) in w.iter().enumerate() {
+            // |w| <= 128 and |a| <= 127, so that a pair of products is at most 32512: no saturation.
+            let pairs =
+                _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(broadcast4(a, step), w));
+            sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, ones));
+        }
+        sum
+    }
+}

@@ -1,0 +1,119 @@
+//! The small set of vector operations that every kernel is written over.
+//!
+//! A value of a type that implements [`Simd`] proves that the processor has the instructions: it is only made in
+//! [`crate::Tier::run`]. All vectors hold 8 rows: 8 `f32`, 8 `i32`, or 8 groups of 4 bytes.
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+mod portable;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod vnni;
+
+pub(crate) use portable::Portable;
+
+/// A computation that is compiled once per tier.
+pub(crate) trait Kernel {
+    type Output;
+    /// The body. Implementations are `#[inline(always)]`, so that they take on the instruction set of their caller.
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+/// Vector operations of one tier.
+///
+/// # Safety
+/// The methods take raw pointers: each reads or writes exactly the number of elements that its line says, unaligned.
+pub(crate) trait Simd: Copy + Send + Sync + 'static {
+    /// 8 `f32`.
+    type F: Copy;
+    /// 32 bytes: 4 consecutive columns of each of 8 rows.
+    type B: Copy;
+    /// 8 `i32`.
+    type A: Copy;
+
+    /// Whether signed codes are multiplied as unsigned ones plus 128 (taken off again through the activation sums),
+    /// because the dot product instruction wants unsigned times signed and does not saturate.
+    const BIASED: bool;
+    /// Tokens in a register tile of the prefill kernel, by the number of registers.
+    const TILE: usize;
+
+    fn splat(self, x: f32) -> Self::F;
+    /// Reads 8 `f32`.
+    unsafe fn load(self, p: *const f32) -> Self::F;
+    /// Writes 8 `f32`.
+    unsafe fn store(self, p: *mut f32, x: Self::F);
+    /// Reads 8 IEEE halves.
+    unsafe fn load_f16(self, p: *const u16) -> Self::F;
+    /// Writes 8 IEEE halves, rounded to nearest even.
+    unsafe fn store_f16(self, p: *mut u16, x: Self::F);
+    /// Reads 8 bfloat16.
+    unsafe fn load_bf16(self, p: *const u16) -> Self::F;
+    /// Reads 8 unsigned bytes as `f32`.
+    unsafe fn load_u8(self, p: *const u8) -> Self::F;
+    /// Reads 8 signed bytes as `f32`.
+    unsafe fn load_i8(self, p: *const u8) -> Self::F;
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    fn abs(self, a: Self::F) -> Self::F;
+    /// `a * b + c`, rounded once where the tier has it.
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// Rounded to the nearest integer, ties to even.
+    fn round(self, a: Self::F) -> Self::F;
+    /// `2^n` for whole `n` in -126..=127.
+    fn exp2_whole(self, n: Self::F) -> Self::F;
+    fn sum(self, a: Self::F) -> f32;
+    fn largest(self, a: Self::F) -> f32;
+    /// The 8 values as rounded signed bytes (they lie in -127..=127), and their sum.
+    unsafe fn store_i8(self, p: *mut i8, a: Self::F) -> i32;
+
+    /// Reads 32 bytes.
+    unsafe fn load_b(self, p: *const u8) -> Self::B;
+    /// Writes 32 bytes.
+    unsafe fn store_b(self, p: *mut u8, x: Self::B);
+    fn and_b(self, a: Self::B, mask: u8) -> Self::B;
+    fn or_b(self, a: Self::B, b: Self::B) -> Self::B;
+    fn xor_b(self, a: Self::B, mask: u8) -> Self::B;
+    /// Shifts the 16-bit lanes left: bits cross from a byte to its neighbour, so mask before or after.
+    fn shl<const N: i32>(self, a: Self::B) -> Self::B;
+    /// Shifts the 16-bit lanes right, as [`Simd::shl`].
+    fn shr<const N: i32>(self, a: Self::B) -> Self::B;
+    /// `table[a]` for each byte in 0..16.
+    fn lookup(self, table: &[i8; 16], a: Self::B) -> Self::B;
+
+    fn to_f32(self, a: Self::A) -> Self::F;
+    /// For each row the sum over `N` groups of 4 of unsigned codes times the signed activations at `a` (`4 * N`
+    /// bytes). `DEPTH` groups may be summed in 16 bits: `DEPTH * 2 * largest code * 127 < 32768`.
+    unsafe fn dot_unsigned<const N: usize, const DEPTH: usize>(
+        self,
+        w: &[Self::B; N],
+        a: *const i8,
+    ) -> Self::A;
+    /// The same for signed codes in -128..=127. Not called where [`Simd::BIASED`].
+    unsafe fn dot_signed<const N: usize>(self, w: &[Self::B; N], a: *const i8) -> Self::A;
+}
+
+/// `e^x` for `x <= 88`, relative error below 2e-7; below -87 it is 0 or the smallest normal number.
+///
+/// Range reduction by ln 2 in two parts and a polynomial of degree 6 (Cephes `expf`).
+#[inline(always)]
+pub(crate) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
+    let x = s.max(s.min(x, s.splat(88.0)), s.splat(-87.3));
+    let n = s.round(s.mul(x, s.splat(std::f32::consts::LOG2_E)));
+    let r = s.fma(n, s.splat(-0.693_359_4), x);
+    let r = s.fma(n, s.splat(2.121_944_4e-4), r);
+    let mut p = s.splat(1.987_569_1e-4);
+    for c in [
+        1.398_199_9e-3,
+        8.333_452e-3,
+        4.166_579_6e-2,
+        1.666_666_5e-1,
+        0.5,
+    ] {
+        p = s.fma(p, r, s.splat(c));
+    }
+    let p = s.fma(p, s.mul(r, r), s.add(r, s.splat(1.0)));
+    s.mul(p, s.exp2_whole(n))
+}

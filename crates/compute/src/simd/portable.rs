@@ -1,0 +1,197 @@
+//! Plain Rust: every operation spelled out on arrays.
+
+use super::Simd;
+use half::{bf16, f16};
+
+/// The tier that every processor has.
+#[derive(Clone, Copy)]
+pub(crate) struct Portable;
+
+#[inline(always)]
+fn map(a: [f32; 8], f: impl Fn(f32) -> f32) -> [f32; 8] {
+    std::array::from_fn(|i| f(a[i]))
+}
+
+#[inline(always)]
+fn zip(a: [f32; 8], b: [f32; 8], f: impl Fn(f32, f32) -> f32) -> [f32; 8] {
+    std::array::from_fn(|i| f(a[i], b[i]))
+}
+
+#[inline(always)]
+fn on_u16(a: [u8; 32], f: impl Fn(u16) -> u16) -> [u8; 32] {
+    let mut out = [0; 32];
+    for (o, i) in out.chunks_exact_mut(2).zip(a.chunks_exact(2)) {
+        o.copy_from_slice(&f(u16::from_le_bytes([i[0], i[1]])).to_le_bytes());
+    }
+    out
+}
+
+#[allow(unsafe_op_in_unsafe_fn)]
+impl Simd for Portable {
+    type F = [f32; 8];
+    type B = [u8; 32];
+    type A = [i32; 8];
+    const BIASED: bool = false;
+    const TILE: usize = 4;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> [f32; 8] {
+        [x; 8]
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> [f32; 8] {
+        p.cast::<[f32; 8]>().read_unaligned()
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, x: [f32; 8]) {
+        p.cast::<[f32; 8]>().write_unaligned(x);
+    }
+    #[inline(always)]
+    unsafe fn load_f16(self, p: *const u16) -> [f32; 8] {
+        p.cast::<[u16; 8]>()
+            .read_unaligned()
+            .map(|b| f16::from_bits(b).to_f32())
+    }
+    #[inline(always)]
+    unsafe fn store_f16(self, p: *mut u16, x: [f32; 8]) {
+        p.cast::<[u16; 8]>()
+            .write_unaligned(x.map(|v| f16::from_f32(v).to_bits()));
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(self, p: *const u16) -> [f32; 8] {
+        p.cast::<[u16; 8]>()
+            .read_unaligned()
+            .map(|b| bf16::from_bits(b).to_f32())
+    }
+    #[inline(always)]
+    unsafe fn load_u8(self, p: *const u8) -> [f32; 8] {
+        p.cast::<[u8; 8]>().read_unaligned().map(f32::from)
+    }
+    #[inline(always)]
+    unsafe fn load_i8(self, p: *const u8) -> [f32; 8] {
+        p.cast::<[i8; 8]>().read_unaligned().map(f32::from)
+    }
+    #[inline(always)]
+    fn add(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        zip(a, b, |a, b| a + b)
+    }
+    #[inline(always)]
+    fn sub(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        zip(a, b, |a, b| a - b)
+    }
+    #[inline(always)]
+    fn mul(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        zip(a, b, |a, b| a * b)
+    }
+    #[inline(always)]
+    fn div(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        zip(a, b, |a, b| a / b)
+    }
+    #[inline(always)]
+    fn max(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        zip(a, b, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    fn min(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        zip(a, b, |a, b| if a < b { a } else { b })
+    }
+    #[inline(always)]
+    fn abs(self, a: [f32; 8]) -> [f32; 8] {
+        map(a, f32::abs)
+    }
+    #[inline(always)]
+    fn fma(self, a: [f32; 8], b: [f32; 8], c: [f32; 8]) -> [f32; 8] {
+        std::array::from_fn(|i| a[i] * b[i] + c[i])
+    }
+    #[inline(always)]
+    fn round(self, a: [f32; 8]) -> [f32; 8] {
+        map(a, f32::round_ties_even)
+    }
+    #[inline(always)]
+    fn exp2_whole(self, n: [f32; 8]) -> [f32; 8] {
+        map(n, |n| f32::from_bits(((n as i32 + 127) as u32) << 23))
+    }
+    #[inline(always)]
+    fn sum(self, a: [f32; 8]) -> f32 {
+        ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]))
+    }
+    #[inline(always)]
+    fn largest(self, a: [f32; 8]) -> f32 {
+        a.into_iter()
+            .fold(f32::NEG_INFINITY, |m, x| if x > m { x } else { m })
+    }
+    #[inline(always)]
+    unsafe fn store_i8(self, p: *mut i8, a: [f32; 8]) -> i32 {
+        let codes = a.map(|x| x.round_ties_even() as i8);
+        p.cast::<[i8; 8]>().write_unaligned(codes);
+        codes.into_iter().map(i32::from).sum()
+    }
+
+    #[inline(always)]
+    unsafe fn load_b(self, p: *const u8) -> [u8; 32] {
+        p.cast::<[u8; 32]>().read_unaligned()
+    }
+    #[inline(always)]
+    unsafe fn store_b(self, p: *mut u8, x: [u8; 32]) {
+        p.cast::<[u8; 32]>().write_unaligned(x);
+    }
+    #[inline(always)]
+    fn and_b(self, a: [u8; 32], mask: u8) -> [u8; 32] {
+        a.map(|x| x & mask)
+    }
+    #[inline(always)]
+    fn or_b(self, a: [u8; 32], b: [u8; 32]) -> [u8; 32] {
+        std::array::from_fn(|i| a[i] | b[i])
+    }
+    #[inline(always)]
+    fn xor_b(self, a: [u8; 32], mask: u8) -> [u8; 32] {
+        a.map(|x| x ^ mask)
+    }
+    #[inline(always)]
+    fn shl<const N: i32>(self, a: [u8; 32]) -> [u8; 32] {
+        on_u16(a, |x| x << N)
+    }
+    #[inline(always)]
+    fn shr<const N: i32>(self, a: [u8; 32]) -> [u8; 32] {
+        on_u16(a, |x| x >> N)
+    }
+    #[inline(always)]
+    fn lookup(self, table: &[i8; 16], a: [u8; 32]) -> [u8; 32] {
+        a.map(|x| table[usize::from(x & 15)] as u8)
+    }
+
+    #[inline(always)]
+    fn to_f32(self, a: [i32; 8]) -> [f32; 8] {
+        a.map(|x| x as f32)
+    }
+    #[inline(always)]
+    unsafe fn dot_unsigned<const N: usize, const DEPTH: usize>(
+        self,
+        w: &[[u8; 32]; N],
+        a: *const i8,
+    ) -> [i32; 8] {
+        let mut out = [0; 8];
+        for (step, w) in w.iter().enumerate() {
+            let a = a.add(4 * step).cast::<[i8; 4]>().read_unaligned();
+            for (row, out) in out.iter_mut().enumerate() {
+                for k in 0..4 {
+                    *out += i32::from(w[4 * row + k]) * i32::from(a[k]);
+                }
+            }
+        }
+        out
+    }
+    #[inline(always)]
+    unsafe fn dot_signed<const N: usize>(self, w: &[[u8; 32]; N], a: *const i8) -> [i32; 8] {
+        let mut out = [0; 8];
+        for (step, w) in w.iter().enumerate() {
+            let a = a.add(4 * step).cast::<[i8; 4]>().read_unaligned();
+            for (row, out) in out.iter_mut().enumerate() {
+                for k in 0..4 {
+                    *out += i32::from(w[4 * row + k] as i8) * i32::from(a[k]);
+                }
+            }
+        }
+        out
+    }
+}

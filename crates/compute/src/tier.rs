@@ -1,0 +1,70 @@
+//! Which instruction sets the processor has, found once at start-up.
+
+use crate::simd::{Kernel, Portable};
+
+/// A level of processor support that kernels are built for.
+///
+/// A tier above [`Tier::Portable`] can only be had from [`Tier::detect`] or [`Tier::available`], so holding one is
+/// the permission to run its instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tier(Level);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Level {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni,
+}
+
+impl Tier {
+    /// Plain Rust: correct everywhere, and the twin that the other tiers are tested against.
+    pub const PORTABLE: Tier = Tier(Level::Portable);
+
+    /// The best tier of this processor.
+    pub fn detect() -> Self {
+        Self::available().pop().unwrap_or(Self::PORTABLE)
+    }
+
+    /// All tiers that this processor can run, slowest first.
+    pub fn available() -> Vec<Self> {
+        let mut tiers = vec![Self::PORTABLE];
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::is_x86_feature_detected as has;
+            if has!("avx2") && has!("fma") && has!("f16c") {
+                tiers.push(Tier(Level::Avx2));
+                if has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512vnni") {
+                    tiers.push(Tier(Level::Avx512Vnni));
+                }
+            }
+        }
+        tiers
+    }
+
+    /// The name that `dunlin bench` and `--tier` use.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Level::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512Vnni => "avx512-vnni",
+        }
+    }
+
+    /// Runs `kernel` compiled for this tier.
+    #[inline]
+    pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        match self.0 {
+            Level::Portable => kernel.run(Portable),
+            // SAFETY: this level exists only where `available` found the features.
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => unsafe { crate::simd::avx2::run(kernel) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512Vnni => unsafe { crate::simd::vnni::run(kernel) },
+        }
+    }
+}
