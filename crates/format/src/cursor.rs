@@ -99,9 +99,16 @@ impl<'a> Cursor<'a> {
         Ok(count)
     }
 
-    /// A text: its length in bytes (64 bits), then UTF-8.
-    pub(crate) fn text(&mut self, what: &'static str) -> Result<&'a str, FormatError> {
+    /// A text: its length in bytes (64 bits), then UTF-8. It will be copied `copies` times, which
+    /// is paid before it is read, so that a long lie does not even cost the time to check it.
+    pub(crate) fn text(
+        &mut self,
+        what: &'static str,
+        copies: u64,
+        budget: &mut Budget,
+    ) -> Result<&'a str, FormatError> {
         let length = self.count(1, what)?;
+        budget.take(length.saturating_mul(copies), self.at())?;
         let at = self.at();
         let bytes = self.take(length, what)?;
         std::str::from_utf8(bytes).map_err(|error| FormatError::InvalidUtf8 {

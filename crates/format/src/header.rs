@@ -80,8 +80,7 @@ fn read_metadata(
     let mut metadata = Metadata::with_capacity(entry_count as usize);
     for _ in 0..entry_count {
         let at = cursor.at();
-        let key = cursor.text("a metadata key")?;
-        budget.take(2 * key.len() as u64, at)?;
+        let key = cursor.text("a metadata key", 2, budget)?;
         if metadata.contains(key) {
             return Err(FormatError::DuplicateKey {
                 key: key.to_owned(),
@@ -113,11 +112,7 @@ fn read_value(cursor: &mut Cursor, key: &str, budget: &mut Budget) -> Result<Val
             let [byte] = cursor.array(WHAT)?;
             Value::Bool(read_bool(byte, key, at)?)
         }
-        type_id::STRING => {
-            let text = cursor.text(WHAT)?;
-            budget.take(text.len() as u64, at)?;
-            Value::String(text.to_owned())
-        }
+        type_id::STRING => Value::String(cursor.text(WHAT, 1, budget)?.to_owned()),
         type_id::ARRAY => Value::Array(read_array(cursor, key, 1, budget)?),
         id => {
             return Err(FormatError::UnknownValueType {
@@ -237,7 +232,7 @@ fn read_strings(cursor: &mut Cursor, budget: &mut Budget) -> Result<StringArray,
     budget.take(text_bytes, at)?;
     let mut strings = StringArray::with_capacity(count as usize, text_bytes as usize);
     for _ in 0..count {
-        strings.push(cursor.text(WHAT)?);
+        strings.push(cursor.text(WHAT, 0, budget)?);
     }
     Ok(strings)
 }

@@ -124,9 +124,7 @@ pub(crate) fn read_table(
     let mut entries = Vec::with_capacity(count as usize);
     let mut names = HashSet::with_capacity(count as usize);
     for _ in 0..count {
-        let entry = read_entry(cursor, alignment)?;
-        // The name is copied for the table and for its index.
-        budget.take(2 * entry.name.len() as u64, entry.at)?;
+        let entry = read_entry(cursor, alignment, budget)?;
         if !names.insert(entry.name) {
             return Err(FormatError::DuplicateTensor {
                 name: entry.name.to_owned(),
@@ -158,9 +156,14 @@ struct Entry<'a> {
     offset_at: u64,
 }
 
-fn read_entry<'a>(cursor: &mut Cursor<'a>, alignment: u64) -> Result<Entry<'a>, FormatError> {
+fn read_entry<'a>(
+    cursor: &mut Cursor<'a>,
+    alignment: u64,
+    budget: &mut Budget,
+) -> Result<Entry<'a>, FormatError> {
     let at = cursor.at();
-    let name = cursor.text("a tensor name")?;
+    // For the table and for its index.
+    let name = cursor.text("a tensor name", 2, budget)?;
 
     let shape_at = cursor.at();
     let dimensions = cursor.u32("the dimension count of a tensor")?;
