@@ -80,7 +80,7 @@ impl Bpe {
             return Err(TextError::MissingByte { byte });
         }
         let mut characters = String::new();
-        for word in self.splitter.split(text)? {
+        for word in self.splitter.split(text) {
             characters.clear();
             characters.extend(word.bytes().map(char_of));
             let tokens = self

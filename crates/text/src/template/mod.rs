@@ -180,7 +180,7 @@ impl ChatTemplate {
             let strftime_now = Value::from_function(move |format: &str| now.strftime(format));
             variables.push(("strftime_now".to_owned(), strftime_now));
         }
-        Ok(variables.into_iter().collect())
+        Ok(Value::from_pairs(variables))
     }
 }
 
@@ -259,10 +259,11 @@ fn value_of(json: &Json, depth: usize) -> Result<Value, TextError> {
         }
         Json::Object(map) => {
             let depth = inner()?;
-            let entry = |(key, item): (&String, &Json)| Ok((key.clone(), value_of(item, depth)?));
-            map.iter()
-                .map(entry)
-                .collect::<Result<Value, TextError>>()?
+            let mut pairs = Vec::with_capacity(map.len());
+            for (key, item) in map {
+                pairs.push((key.as_str(), value_of(item, depth)?));
+            }
+            Value::from_pairs(pairs)
         }
     })
 }

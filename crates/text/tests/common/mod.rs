@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 
 /// The folder of the shared data: `DUNLIN_SHARED`, else `shared` beside the workspace. `None`,
 /// said on stderr, where there is none.
-pub fn shared() -> Option<PathBuf> {
+pub(crate) fn shared() -> Option<PathBuf> {
     let folder = std::env::var_os("DUNLIN_SHARED").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared"),
         PathBuf::from,
@@ -24,16 +24,16 @@ pub fn shared() -> Option<PathBuf> {
     None
 }
 
-pub fn json(path: &Path) -> Json {
+pub(crate) fn json(path: &Path) -> Json {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
-pub fn tokenizer(path: &Path) -> Tokenizer {
+pub(crate) fn tokenizer(path: &Path) -> Tokenizer {
     Tokenizer::from_gguf(open(path).metadata()).unwrap()
 }
 
 /// A GGUF file, packed with gzip or not.
-pub fn open(path: &Path) -> Gguf {
+pub(crate) fn open(path: &Path) -> Gguf {
     if path.extension().is_some_and(|extension| extension == "gz") {
         let mut bytes = Vec::new();
         let packed = fs::File::open(path).unwrap();
@@ -46,7 +46,7 @@ pub fn open(path: &Path) -> Gguf {
     }
 }
 
-pub fn ids(value: &Json) -> Vec<u32> {
+pub(crate) fn ids(value: &Json) -> Vec<u32> {
     let ids = value.as_array().unwrap().iter();
     ids.map(|id| u32::try_from(id.as_u64().unwrap()).unwrap())
         .collect()
