@@ -168,7 +168,7 @@ pub enum FormatError {
     },
 
     /// A metadata value of another type than its reader needs.
-    #[error("metadata key `{key}` should be {expected}, but it is {found}")]
+    #[error("metadata key `{key}` should be {expected}, but has the type {found}")]
     WrongType {
         key: String,
         expected: &'static str,
@@ -263,4 +263,17 @@ pub enum FormatError {
         expected: u64,
         found: u64,
     },
+}
+
+impl FormatError {
+    /// The metadata key to blame, for errors about the meaning of an entry.
+    pub fn key(&self) -> Option<&str> {
+        match self {
+            Self::WrongType { key, .. }
+            | Self::OutOfRange { key, .. }
+            | Self::MissingKey { key } => Some(key),
+            Self::VocabularyLength { key, .. } => Some(key),
+            _ => None,
+        }
+    }
 }

@@ -75,7 +75,7 @@ fn read_metadata(
     budget: &mut Budget,
 ) -> Result<Metadata, FormatError> {
     // The entry in the list, and the one in the index at its lowest load.
-    let entry_bytes = size_of::<(String, Value)>() + 3 * size_of::<(String, usize)>();
+    let entry_bytes = size_of::<(String, Value, Option<u64>)>() + 3 * size_of::<(String, usize)>();
     budget.take(entry_count.saturating_mul(entry_bytes as u64), cursor.at())?;
     let mut metadata = Metadata::with_capacity(entry_count as usize);
     for _ in 0..entry_count {
@@ -88,7 +88,7 @@ fn read_metadata(
             });
         }
         let value = read_value(cursor, key, budget)?;
-        metadata.insert(key, value);
+        metadata.insert_at(key, value, at);
     }
     Ok(metadata)
 }

@@ -28,7 +28,7 @@ pub use error::FormatError;
 pub use gguf::Gguf;
 pub use metadata::Metadata;
 pub use tensors::TensorInfo;
-pub use validate::{DTypeUse, Report, validate};
+pub use validate::{DTypeUse, Problem, Report, validate};
 pub use value::{Array, StringArray, Value};
 pub use vocabulary::check_vocabulary;
 pub use writer::GgufWriter;

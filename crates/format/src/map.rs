@@ -4,7 +4,11 @@
     reason = "mapping a file is unsafe by nature; see `Bytes::map`"
 )]
 
-use std::{fs::File, io, path::Path};
+use std::{
+    fs::{self, File},
+    io,
+    path::Path,
+};
 
 use memmap2::Mmap;
 
@@ -25,13 +29,12 @@ impl Bytes {
     /// Model files are replaced by renaming (as the writer of this crate and the download cache
     /// do), which leaves the mapped file alone.
     pub(crate) fn map(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "it is not a regular file",
-            ));
+        // Asked before opening, since opening a pipe waits for somebody to write into it.
+        if !fs::metadata(path)?.is_file() {
+            let message = "it is not a regular file";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
+        let file = File::open(path)?;
         // SAFETY: the mapping is read only and private to this value; the bytes are treated as
         // untrusted and have no invalid values. That nobody changes the file meanwhile is the
         // documented condition above, as for every program that maps its models.

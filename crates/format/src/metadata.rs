@@ -9,6 +9,8 @@ use crate::{Array, FormatError, StringArray, Value};
 pub struct Metadata {
     entries: Vec<(String, Value)>,
     index: HashMap<String, usize>,
+    /// Where the entries stand that were read from a file.
+    positions: Vec<Option<u64>>,
 }
 
 /// Two sets of metadata are equal when they have the same entries in the same order.
@@ -28,6 +30,7 @@ impl Metadata {
         Self {
             entries: Vec::with_capacity(entries),
             index: HashMap::with_capacity(entries),
+            positions: Vec::with_capacity(entries),
         }
     }
 
@@ -51,6 +54,16 @@ impl Metadata {
         self.index.contains_key(key)
     }
 
+    /// The byte of the file at which the entry of `key` starts, where it was read from one.
+    pub fn position(&self, key: &str) -> Option<u64> {
+        self.index.get(key).and_then(|&index| self.positions[index])
+    }
+
+    pub(crate) fn insert_at(&mut self, key: &str, value: Value, at: u64) {
+        self.insert(key, value);
+        self.positions[self.index[key]] = Some(at);
+    }
+
     /// All entries in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
         self.entries
@@ -62,10 +75,14 @@ impl Metadata {
     pub fn insert(&mut self, key: impl Into<String>, value: impl Into<Value>) -> Option<Value> {
         let (key, value) = (key.into(), value.into());
         match self.index.get(&key) {
-            Some(&index) => Some(std::mem::replace(&mut self.entries[index].1, value)),
+            Some(&index) => {
+                self.positions[index] = None;
+                Some(std::mem::replace(&mut self.entries[index].1, value))
+            }
             None => {
                 self.index.insert(key.clone(), self.entries.len());
                 self.entries.push((key, value));
+                self.positions.push(None);
                 None
             }
         }
@@ -77,6 +94,7 @@ impl Metadata {
         for index in self.index.values_mut().filter(|index| **index > removed) {
             *index -= 1;
         }
+        self.positions.remove(removed);
         Some(self.entries.remove(removed).1)
     }
 
@@ -390,7 +408,7 @@ mod tests {
         let error = metadata.require_str("count").unwrap_err().to_string();
         assert_eq!(
             error,
-            "metadata key `count` should be a string, but it is u16"
+            "metadata key `count` should be a string, but has the type u16"
         );
         let error = metadata.require_u32("absent").unwrap_err().to_string();
         assert_eq!(

@@ -78,10 +78,7 @@ fn open_all(path: &Path, keys: &SplitKeys) -> Result<Gguf, FormatError> {
                 }
             }
             FormatError::Io { .. } => error,
-            error => FormatError::Part {
-                path: path.clone(),
-                source: Box::new(error),
-            },
+            error => in_part(&path, error),
         })?;
         check_place(&path, &part.1.metadata, number, keys.count)?;
         parts.push(part);
@@ -123,7 +120,7 @@ fn check_place(
     number: u32,
     count: u32,
 ) -> Result<(), FormatError> {
-    let keys = SplitKeys::read(metadata)?;
+    let keys = SplitKeys::read(metadata).map_err(|error| in_part(path, error))?;
     let found = keys.as_ref().map_or(1, |keys| keys.count);
     if found != count {
         let path = path.to_owned();
@@ -143,4 +140,11 @@ fn check_place(
         });
     }
     Ok(())
+}
+
+fn in_part(path: &Path, error: FormatError) -> FormatError {
+    FormatError::Part {
+        path: path.to_owned(),
+        source: Box::new(error),
+    }
 }

@@ -1,6 +1,6 @@
 //! What can be said of a model file without reading its weights.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, fmt, path::Path};
 
 use crate::{
     DType, FormatError, Gguf, can_decode,
@@ -29,9 +29,30 @@ pub struct Report {
     /// Use of each tensor type, the one with the most bytes first.
     pub dtypes: Vec<DTypeUse>,
     /// What keeps a model from working although the file can be opened.
-    pub problems: Vec<FormatError>,
+    pub problems: Vec<Problem>,
     /// What may be meant so, but is worth a look.
     pub warnings: Vec<String>,
+}
+
+/// Something wrong with a file that can be opened all the same.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Problem {
+    /// What is wrong.
+    pub error: FormatError,
+    /// The byte of the (first) file where the metadata entry to blame starts; `None` for one that
+    /// is missing.
+    pub at: Option<u64>,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.error)?;
+        match self.at {
+            Some(at) => write!(f, " (at byte {at})"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// How much of a file is of one tensor type.
@@ -97,12 +118,17 @@ fn dtype_uses(gguf: &Gguf) -> Vec<DTypeUse> {
     uses
 }
 
-fn problems(gguf: &Gguf) -> Vec<FormatError> {
-    let mut problems = check_vocabulary(gguf.metadata());
-    if let Err(error) = gguf.metadata().require_str("general.architecture") {
-        problems.insert(0, error);
-    }
-    problems
+fn problems(gguf: &Gguf) -> Vec<Problem> {
+    let metadata = gguf.metadata();
+    let architecture = metadata.require_str("general.architecture").err();
+    architecture
+        .into_iter()
+        .chain(check_vocabulary(metadata))
+        .map(|error| {
+            let at = error.key().and_then(|key| metadata.position(key));
+            Problem { error, at }
+        })
+        .collect()
 }
 
 fn warnings(gguf: &Gguf, dtypes: &[DTypeUse]) -> Vec<String> {

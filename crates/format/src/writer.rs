@@ -95,8 +95,8 @@ impl<'a> GgufWriter<'a> {
     /// only when it is complete; one that was there before is replaced whole.
     ///
     /// # Errors
-    /// [`FormatError::Io`] where a file cannot be written, else as [`GgufWriter::write`]. Nothing
-    /// is left behind.
+    /// [`FormatError::Io`] where the file cannot be made, finished or renamed, else as
+    /// [`GgufWriter::write`]. Nothing is left behind.
     pub fn write_to(self, path: &Path) -> Result<u64, FormatError> {
         let in_file = |source| FormatError::Io {
             path: path.to_owned(),

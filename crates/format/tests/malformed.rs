@@ -254,7 +254,8 @@ fn split_cases() -> Vec<Case> {
         "a name of another place", [SECOND, first.clone()] => E::SplitName { .. },
         "a name of another number of parts", ["m-00001-of-00003.gguf", first.clone()] => E::SplitName { .. },
         "the last number there is", [FIRST, part(u32::MAX, 2, 2).bytes()] => E::SplitName { .. },
-        "a part that does not say its place", [FIRST, no_place] => E::MissingKey { key } if key == "split.no",
+        "a part that does not say its place", [FIRST, no_place.clone()] => E::MissingKey { key } if key == "split.no",
+        "a second part that does not say its place", [FIRST, first.clone(); SECOND, no_place.clone()] => E::Part { path, source } if path.ends_with(SECOND) && matches!(**source, E::MissingKey { .. }),
         "a second part of three", [FIRST, first.clone(); SECOND, part(1, 3, 2).bytes()] => E::SplitCount { expected: 2, found: 3, .. },
         "a second part that is a whole model", [FIRST, first.clone(); SECOND, Raw::model().bytes()] => E::SplitCount { found: 1, .. },
         "the first part twice", [FIRST, first.clone(); SECOND, first.clone()] => E::SplitNumber { expected: 2, found: 1, .. },
@@ -302,14 +303,24 @@ fn alone() -> MutexGuard<'static, ()> {
 
 /// What is wrong with the file: what keeps it from being opened, or the first problem it has then.
 fn first_problem(path: &Path) -> Option<FormatError> {
+    measured(path).0
+}
+
+/// The first problem of the file, and the bytes that it took to find it.
+fn measured(path: &Path) -> (Option<FormatError>, usize) {
     let before = ALLOCATOR.restart();
     let result = validate(path);
     let cost = ALLOCATOR.peak() - before;
     assert!(cost < MEMORY_LIMIT, "{}: {cost} bytes", path.display());
-    match result {
-        Ok(report) => report.problems.into_iter().next(),
+    let problem = match result {
+        Ok(report) => report
+            .problems
+            .into_iter()
+            .next()
+            .map(|problem| problem.error),
         Err(error) => Some(error),
-    }
+    };
+    (problem, cost)
 }
 
 #[test]
@@ -338,6 +349,7 @@ fn the_same_bytes_in_memory_give_the_same_error() {
 
 #[test]
 fn a_file_that_is_missing_or_a_folder_is_named() {
+    let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     for path in [folder.path().join("absent.gguf"), folder.path().to_owned()] {
         let error = Gguf::open(&path).unwrap_err();
@@ -347,6 +359,28 @@ fn a_file_that_is_missing_or_a_folder_is_named() {
             "{error}"
         );
     }
+}
+
+#[test]
+fn a_problem_with_the_vocabulary_names_its_byte() {
+    let _alone = alone();
+    let raw = Raw::model();
+    let at = raw.table_start() as u64;
+    let numbers = array(kind::U32, 1, &[0; 4]);
+    let raw = raw.entry("tokenizer.ggml.tokens", kind::ARRAY, &numbers);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    fs::write(&path, raw.bytes()).unwrap();
+
+    let report = validate(&path).unwrap();
+    assert!(!report.is_ok());
+    assert_eq!(report.problems.len(), 1);
+    assert_eq!(report.problems[0].at, Some(at));
+    assert_eq!(
+        report.problems[0].to_string(),
+        "metadata key `tokenizer.ggml.tokens` should be an array of string, but has the type \
+         array of u32 (at byte 68)"
+    );
 }
 
 /// Files of gigabytes (sparse, all zeros after the head) whose counts are true to their size.
@@ -411,14 +445,14 @@ fn a_huge_file_of_lies_costs_no_more() {
 #[test]
 fn a_header_at_the_limit_stays_under_64_mib() {
     let _alone = alone();
-    let entries = (0..110_000).fold(Raw::model(), |raw, i| raw.u32(&format!("key.{i}"), i));
-    let strings = array(kind::STRING, 3_000_000, &text(b"duck").repeat(3_000_000));
+    let entries = (0..225_000).fold(Raw::model(), |raw, i| raw.u32(&format!("key.{i}"), i));
+    let strings = array(kind::STRING, 4_100_000, &text(b"duck").repeat(4_100_000));
     let arrays = array(
         kind::ARRAY,
-        800_000,
-        &array(kind::U8, 0, &[]).repeat(800_000),
+        890_000,
+        &array(kind::U8, 0, &[]).repeat(890_000),
     );
-    let tensors = (0..80_000u32).fold(Raw::model(), |raw, i| {
+    let tensors = (0..100_000u32).fold(Raw::model(), |raw, i| {
         raw.tensor(&format!("tensor.{i}"), &[8], F32, u64::from(i) * 32)
     });
     for (name, bytes) in [
@@ -431,14 +465,13 @@ fn a_header_at_the_limit_stays_under_64_mib() {
             "arrays",
             Raw::model().entry("k", kind::ARRAY, &arrays).bytes(),
         ),
-        ("tensors", tensors.data(80_000 * 32).bytes()),
+        ("tensors", tensors.data(100_000 * 32).bytes()),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.gguf");
         fs::write(&path, bytes).unwrap();
-        let error = first_problem(&path);
+        let (error, cost) = measured(&path);
         assert!(error.is_none(), "{name}: {error:?}");
-        let cost = ALLOCATOR.peak();
         assert!(
             cost > 16 << 20,
             "{name}: {cost} bytes are too few for a test of the limit"
