@@ -5,12 +5,16 @@ mod error;
 mod forward;
 mod kv;
 pub mod reference;
+pub mod sampler;
 pub mod spec;
+pub mod stop;
 
 pub use engine::{Chunk, Engine, EngineConfig, Logits, MAX_BATCH, Scores};
 pub use error::EngineError;
 pub use kv::SequenceId;
+pub use sampler::{Sampler, SamplerConfig};
 pub use spec::ModelSpec;
+pub use stop::StopMatcher;
 pub use weights::LoadProgress;
 
 mod weights;
