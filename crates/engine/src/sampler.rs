@@ -44,7 +44,12 @@ impl Sampler {
     pub fn new(config: SamplerConfig) -> Result<Self, EngineError> {
         config.validate()?;
         let random = Random::new(config.seed);
-        Ok(Sampler { config, random, candidates: Vec::new(), recent: Vec::new() })
+        Ok(Sampler {
+            config,
+            random,
+            candidates: Vec::new(),
+            recent: Vec::new(),
+        })
     }
 
     /// The settings.
@@ -90,7 +95,11 @@ impl Sampler {
             return Ok(vec![(filter::argmax(logits)?, 1.0)]);
         }
         self.keep_candidates(logits)?;
-        let total: f64 = self.candidates.iter().map(|candidate| candidate.weight).sum();
+        let total: f64 = self
+            .candidates
+            .iter()
+            .map(|candidate| candidate.weight)
+            .sum();
         let probability = |candidate: &Candidate| (candidate.token, candidate.weight / total);
         Ok(self.candidates.iter().map(probability).collect())
     }

@@ -41,8 +41,15 @@ impl StopMatcher {
     ///
     /// [`EngineError::InvalidSampling`] for an empty stop string, which would end every answer before its first letter.
     pub fn new<S: AsRef<str>>(stops: impl IntoIterator<Item = S>) -> Result<Self, EngineError> {
-        let stops = stops.into_iter().map(|stop| Stop::new(stop.as_ref())).collect::<Result<_, _>>()?;
-        Ok(StopMatcher { stops, held: String::new(), hit: None })
+        let stops = stops
+            .into_iter()
+            .map(|stop| Stop::new(stop.as_ref()))
+            .collect::<Result<_, _>>()?;
+        Ok(StopMatcher {
+            stops,
+            held: String::new(),
+            hit: None,
+        })
     }
 
     /// Takes the next piece of text and gives out what cannot belong to a stop string any more.
@@ -50,7 +57,10 @@ impl StopMatcher {
     /// After a stop string was found, nothing comes out.
     pub fn push(&mut self, text: &str) -> Released {
         if self.hit.is_some() {
-            return Released { text: String::new(), stop: self.hit };
+            return Released {
+                text: String::new(),
+                stop: self.hit,
+            };
         }
         for (index, byte) in text.bytes().enumerate() {
             for stop in &mut self.stops {
@@ -59,15 +69,27 @@ impl StopMatcher {
             if let Some(hit) = longest_complete(&self.stops) {
                 // The bytes up to and with a stop string's last one end a character.
                 self.held.push_str(&text[..=index]);
-                self.held.truncate(self.held.len() - self.stops[hit].bytes.len());
+                self.held
+                    .truncate(self.held.len() - self.stops[hit].bytes.len());
                 self.hit = Some(hit);
-                return Released { text: std::mem::take(&mut self.held), stop: self.hit };
+                return Released {
+                    text: std::mem::take(&mut self.held),
+                    stop: self.hit,
+                };
             }
         }
         self.held.push_str(text);
-        let open = self.stops.iter().map(|stop| stop.matched).max().unwrap_or(0);
+        let open = self
+            .stops
+            .iter()
+            .map(|stop| stop.matched)
+            .max()
+            .unwrap_or(0);
         let kept = self.held.split_off(self.held.len() - open);
-        Released { text: std::mem::replace(&mut self.held, kept), stop: None }
+        Released {
+            text: std::mem::replace(&mut self.held, kept),
+            stop: None,
+        }
     }
 
     /// The text ends here: gives out what was held back, unless a stop string was found.
@@ -81,7 +103,10 @@ impl StopMatcher {
 
 fn longest_complete(stops: &[Stop]) -> Option<usize> {
     let complete = |index: &usize| stops[*index].matched == stops[*index].bytes.len();
-    (0..stops.len()).rev().filter(complete).max_by_key(|index| stops[*index].bytes.len())
+    (0..stops.len())
+        .rev()
+        .filter(complete)
+        .max_by_key(|index| stops[*index].bytes.len())
 }
 
 impl Stop {
@@ -103,7 +128,11 @@ impl Stop {
             matched += usize::from(bytes[matched] == bytes[end]);
             fallback[end + 1] = matched;
         }
-        Ok(Stop { bytes, fallback: fallback.into(), matched: 0 })
+        Ok(Stop {
+            bytes,
+            fallback: fallback.into(),
+            matched: 0,
+        })
     }
 
     /// Only to be called while incomplete.

@@ -52,7 +52,10 @@ impl SamplerConfig {
     /// Always the likeliest token, without penalties.
     #[must_use]
     pub fn greedy() -> Self {
-        SamplerConfig { temperature: 0.0, ..Self::default() }
+        SamplerConfig {
+            temperature: 0.0,
+            ..Self::default()
+        }
     }
 
     /// Whether a penalty can change a logit.
@@ -71,22 +74,54 @@ impl SamplerConfig {
     pub fn validate(&self) -> Result<(), EngineError> {
         // Wider than anybody needs, and narrow enough that no ordinary logit leaves the range of f32.
         let ranges = [
-            ("temperature", self.temperature, 0.0, 100.0, "0 (greedy) to 100"),
+            (
+                "temperature",
+                self.temperature,
+                0.0,
+                100.0,
+                "0 (greedy) to 100",
+            ),
             ("top_p", self.top_p, 0.0, 1.0, "0 to 1"),
             ("min_p", self.min_p, 0.0, 1.0, "0 to 1"),
-            ("repetition_penalty", self.repetition_penalty, 0.01, 100.0, "0.01 to 100 (1: off)"),
-            ("frequency_penalty", self.frequency_penalty, -100.0, 100.0, "-100 to 100"),
-            ("presence_penalty", self.presence_penalty, -100.0, 100.0, "-100 to 100"),
+            (
+                "repetition_penalty",
+                self.repetition_penalty,
+                0.01,
+                100.0,
+                "0.01 to 100 (1: off)",
+            ),
+            (
+                "frequency_penalty",
+                self.frequency_penalty,
+                -100.0,
+                100.0,
+                "-100 to 100",
+            ),
+            (
+                "presence_penalty",
+                self.presence_penalty,
+                -100.0,
+                100.0,
+                "-100 to 100",
+            ),
         ];
         for (field, found, least, most, allowed) in ranges {
             if !(least..=most).contains(&found) {
                 return Err(invalid(field, found.to_string(), allowed));
             }
         }
-        match self.logit_bias.iter().find(|(_, bias)| bias.is_nan() || *bias == f32::INFINITY) {
+        match self
+            .logit_bias
+            .iter()
+            .find(|(_, bias)| bias.is_nan() || *bias == f32::INFINITY)
+        {
             Some((token, bias)) => {
                 let found = format!("{bias} for token {token}");
-                Err(invalid("logit_bias", found, "a finite number, or minus infinity to forbid the token"))
+                Err(invalid(
+                    "logit_bias",
+                    found,
+                    "a finite number, or minus infinity to forbid the token",
+                ))
             }
             None => Ok(()),
         }
@@ -94,5 +129,9 @@ impl SamplerConfig {
 }
 
 fn invalid(field: &'static str, found: String, allowed: &'static str) -> EngineError {
-    EngineError::InvalidSampling { field, found, allowed }
+    EngineError::InvalidSampling {
+        field,
+        found,
+        allowed,
+    }
 }

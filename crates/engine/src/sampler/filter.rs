@@ -34,7 +34,9 @@ pub(super) fn collect(
     largest(logits)?;
     candidates.clear();
     if top_k == 0 || top_k >= logits.len() {
-        let allowed = (0u32..).zip(logits).filter(|(_, logit)| **logit > f32::NEG_INFINITY);
+        let allowed = (0u32..)
+            .zip(logits)
+            .filter(|(_, logit)| **logit > f32::NEG_INFINITY);
         candidates.extend(allowed.map(|(token, logit)| Candidate::new(token, *logit)));
     } else {
         collect_top_k(logits, top_k, candidates);
@@ -50,7 +52,10 @@ fn collect_top_k(logits: &[f32], top_k: usize, candidates: &mut Vec<Candidate>) 
     let mut best = BinaryHeap::from(std::mem::take(candidates));
     let mut threshold = f32::NEG_INFINITY;
     for (block_index, block) in logits.chunks(BLOCK).enumerate() {
-        if !block.iter().fold(false, |any, logit| any | (*logit > threshold)) {
+        if !block
+            .iter()
+            .fold(false, |any, logit| any | (*logit > threshold))
+        {
             continue;
         }
         for (index, logit) in block.iter().enumerate() {
@@ -74,7 +79,10 @@ fn collect_top_k(logits: &[f32], top_k: usize, candidates: &mut Vec<Candidate>) 
 
 /// Sets each candidate's weight.
 pub(super) fn weigh(candidates: &mut [Candidate], temperature: f32) {
-    let largest = candidates.iter().map(|candidate| candidate.logit).fold(f32::NEG_INFINITY, f32::max);
+    let largest = candidates
+        .iter()
+        .map(|candidate| candidate.logit)
+        .fold(f32::NEG_INFINITY, f32::max);
     for candidate in candidates {
         let below = f64::from(candidate.logit) - f64::from(largest);
         candidate.weight = (below / f64::from(temperature)).exp();
@@ -143,8 +151,9 @@ pub(super) fn draw(candidates: &[Candidate], unit: f64) -> u32 {
     chosen
 }
 
-const NOTHING_LEFT: EngineError =
-    EngineError::NoCandidate { reason: "there are no logits, or each of them is minus infinity" };
+const NOTHING_LEFT: EngineError = EngineError::NoCandidate {
+    reason: "there are no logits, or each of them is minus infinity",
+};
 
 /// The largest logit, which is finite.
 fn largest(logits: &[f32]) -> Result<f32, EngineError> {
@@ -152,7 +161,10 @@ fn largest(logits: &[f32]) -> Result<f32, EngineError> {
     let bad = |logit: &f32| !(*logit < f32::INFINITY);
     if logits.iter().fold(false, |any, logit| any | bad(logit)) {
         let token = logits.iter().position(bad).unwrap_or_default();
-        return Err(EngineError::InvalidLogit { token: token as u32, found: logits[token] });
+        return Err(EngineError::InvalidLogit {
+            token: token as u32,
+            found: logits[token],
+        });
     }
     const LANES: usize = 16;
     let mut lanes = [f32::NEG_INFINITY; LANES];
@@ -162,20 +174,35 @@ fn largest(logits: &[f32]) -> Result<f32, EngineError> {
             *lane = if *logit > *lane { *logit } else { *lane };
         }
     }
-    let largest = lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
-    if largest == f32::NEG_INFINITY { Err(NOTHING_LEFT) } else { Ok(largest) }
+    let largest = lanes
+        .iter()
+        .chain(rest)
+        .copied()
+        .fold(f32::NEG_INFINITY, f32::max);
+    if largest == f32::NEG_INFINITY {
+        Err(NOTHING_LEFT)
+    } else {
+        Ok(largest)
+    }
 }
 
 impl Candidate {
     fn new(token: u32, logit: f32) -> Self {
-        Candidate { token, logit, weight: 0.0 }
+        Candidate {
+            token,
+            logit,
+            weight: 0.0,
+        }
     }
 }
 
 /// The better candidate is the smaller one, so that sorting puts the best first.
 impl Ord for Candidate {
     fn cmp(&self, other: &Self) -> Ordering {
-        other.logit.total_cmp(&self.logit).then(self.token.cmp(&other.token))
+        other
+            .logit
+            .total_cmp(&self.logit)
+            .then(self.token.cmp(&other.token))
     }
 }
 

@@ -27,7 +27,11 @@ pub(super) fn penalise(
     for same in sorted.chunk_by(|a, b| a == b) {
         let logit = logit_of(logits, same[0])?;
         let repetition = config.repetition_penalty;
-        let divided = if *logit > 0.0 { *logit / repetition } else { *logit * repetition };
+        let divided = if *logit > 0.0 {
+            *logit / repetition
+        } else {
+            *logit * repetition
+        };
         let count = same.len() as f32;
         *logit = divided - count * config.frequency_penalty - config.presence_penalty;
     }

@@ -11,7 +11,9 @@ pub(super) struct Random {
 impl Random {
     pub(super) fn new(seed: u64) -> Self {
         let mut seed = seed;
-        Random { state: std::array::from_fn(|_| split_mix(&mut seed)) }
+        Random {
+            state: std::array::from_fn(|_| split_mix(&mut seed)),
+        }
     }
 
     /// A number from 0 to below 1, in steps of 2^-53.
@@ -63,7 +65,9 @@ mod tests {
 
     #[test]
     fn xoshiro_gives_the_published_sequence() {
-        let mut random = Random { state: [1, 2, 3, 4] };
+        let mut random = Random {
+            state: [1, 2, 3, 4],
+        };
         let found: [u64; 6] = std::array::from_fn(|_| random.next());
         let expected = [
             41_943_041,
