@@ -1,1 +1,59 @@
-//! Under construction.
+//! Small language models as a library: load a model by name, chat, complete.
+//!
+//! ```no_run
+//! use dunlin::{Event, GenerateOptions, Lm, Message, Prompt};
+//!
+//! // Fetched at the first use, from the cache ever after.
+//! let lm = Lm::load_from_model_id("smollm2:135m")?;
+//! let prompt = Prompt::Chat(vec![Message::user("Why is the sky blue?")]);
+//! for event in lm.generate(&prompt, &GenerateOptions::default())? {
+//!     match event? {
+//!         Event::Text(piece) => print!("{piece}"),
+//!         Event::End { reason, usage } => println!(
+//!             "\n({}, {:.1} tokens per second)",
+//!             reason.as_str(),
+//!             usage.completion_tokens_per_second()
+//!         ),
+//!     }
+//! }
+//! # Ok::<(), dunlin::Error>(())
+//! ```
+//!
+//! Scope: names to models ([`Lm::load`], [`Hub`]), models to answers ([`Lm::generate`]), and windows for engineers
+//! ([`TokenizerFile`], [`Lm::logits`], [`Lm::perplexity`], [`Lm::open_metadata`], [`Lm::validate_format`]). It is the only
+//! crate on this way that reads clocks, random sources and the machine's number of cores; it knows no wire format and
+//! writes nothing to the terminal.
+
+mod device;
+mod error;
+mod evaluate;
+mod generate;
+mod info;
+mod lm;
+mod load;
+mod prompt;
+mod state;
+mod tokenizer_file;
+
+pub use device::{DeviceConfiguration, physical_cores};
+pub use error::Error;
+pub use evaluate::Perplexity;
+pub use generate::{
+    CancelToken, Completion, Event, FinishReason, GenerateOptions, Generation, Usage,
+};
+pub use info::{Memory, ModelInfo, TensorTypeUse};
+pub use lm::Lm;
+pub use load::{DEFAULT_CONTEXT_LENGTH, LoadEvent, LoadOptions};
+pub use prompt::{Message, Prompt, TemplateOptions};
+pub use tokenizer_file::TokenizerFile;
+
+pub use dunlin_compute::{KvElement, Tier};
+pub use dunlin_engine::{EngineError, ModelSpec, SamplerConfig};
+pub use dunlin_format::{DType, DTypeUse, FormatError, Metadata, Report, Value};
+pub use dunlin_hub::{
+    Cache, CachedModel, Capability, Hub, HubConfig, HubError, Layout, Licence, ModelCard,
+    ModelFile, ModelRef, Progress, PulledModel, Removed, Source, Timing, Verdict, catalog, find,
+};
+pub use dunlin_text::{
+    ChatTemplate, DateTime, DecodeStream, TemplateInput, TextError, TokenId, TokenKind, Tokenizer,
+};

@@ -1,0 +1,276 @@
+//! Generation: a blocking iterator of events.
+
+mod options;
+mod outcome;
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::MutexGuard;
+use std::time::{Duration, Instant};
+
+use dunlin_engine::{Logits, Sampler, SamplerConfig, StopMatcher};
+use dunlin_text::{DecodeStream, TokenId, Tokenizer};
+
+use crate::state::State;
+use crate::{Error, Lm, Prompt};
+
+pub use options::{CancelToken, GenerateOptions};
+pub use outcome::{Completion, Event, FinishReason, Usage};
+
+impl Lm {
+    /// Starts to continue a text or to answer a conversation. The returned iterator computes as it is asked for events.
+    ///
+    /// Where the prompt begins as the last one (with its answer) did, only the rest is computed: a chat turn costs its
+    /// new tokens.
+    ///
+    /// Waits while another generation of this model is unfinished.
+    ///
+    /// # Errors
+    /// [`Error::PromptTooLong`] and [`Error::EmptyPrompt`]; [`Error::NoChatTemplate`] and [`Error::Text`] for a
+    /// conversation; [`Error::Engine`] for sampling settings outside their ranges or an empty stop string.
+    pub fn generate(
+        &self,
+        prompt: &Prompt,
+        options: &GenerateOptions,
+    ) -> Result<Generation<'_>, Error> {
+        let ids = self.encode_prompt(prompt, options)?;
+        if ids.is_empty() {
+            return Err(Error::EmptyPrompt);
+        }
+        self.check_length(ids.len())?;
+        let seed = options.seed.unwrap_or_else(random_seed);
+        let sampler = Sampler::new(SamplerConfig {
+            seed,
+            ..options.sampler.clone()
+        })?;
+        let stops = StopMatcher::new(&options.stop)?;
+        let tokenizer = self.tokenizer().clone();
+        let stream = match prompt {
+            Prompt::Chat(_) => tokenizer.stream(),
+            Prompt::Text(_) | Prompt::Tokens(_) => tokenizer.stream_continuing(),
+        };
+        let mut state = self.lock();
+        let usage = Usage {
+            prompt_tokens: ids.len(),
+            cached_prompt_tokens: state.reuse(&ids)?,
+            seed,
+            ..Usage::default()
+        };
+        Ok(Generation {
+            state,
+            tokenizer,
+            stream: Some(stream),
+            sampler,
+            stops,
+            options: options.clone(),
+            context_length: self.context_length(),
+            history: ids,
+            usage,
+            events: VecDeque::new(),
+            ended: false,
+        })
+    }
+
+    /// The token ids of a prompt, as [`Lm::generate`] feeds them.
+    ///
+    /// # Errors
+    /// As [`Lm::generate`] for what concerns the text.
+    pub fn encode_prompt(
+        &self,
+        prompt: &Prompt,
+        options: &GenerateOptions,
+    ) -> Result<Vec<TokenId>, Error> {
+        match prompt {
+            Prompt::Text(text) => self.text().encode_completion(text),
+            Prompt::Chat(messages) => self.text().encode_chat(messages, &options.template),
+            Prompt::Tokens(ids) => Ok(ids.clone()),
+        }
+    }
+}
+
+/// A running generation: an iterator of [`Event`]s, the last of which is [`Event::End`]. Dropping it early is fine: what
+/// was computed serves the next generation.
+#[must_use = "nothing is computed until events are asked for"]
+pub struct Generation<'lm> {
+    state: MutexGuard<'lm, State>,
+    tokenizer: Tokenizer,
+    /// Taken at the end.
+    stream: Option<DecodeStream>,
+    sampler: Sampler,
+    stops: StopMatcher,
+    options: GenerateOptions,
+    context_length: usize,
+    /// Prompt and answer; the state holds the beginning of it that is computed.
+    history: Vec<TokenId>,
+    usage: Usage,
+    /// Events that are due.
+    events: VecDeque<Event>,
+    ended: bool,
+}
+
+impl Iterator for Generation<'_> {
+    type Item = Result<Event, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Some(Ok(event));
+            }
+            if self.ended {
+                return None;
+            }
+            if let Err(error) = self.advance() {
+                self.ended = true;
+                return Some(Err(error));
+            }
+        }
+    }
+}
+
+impl Generation<'_> {
+    /// The seed in use: given again with the same prompt, settings and threads, it leads to the same answer.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.usage.seed
+    }
+
+    /// What was used so far.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        self.usage
+    }
+
+    /// The ids of the answer so far, without an end-of-generation token.
+    #[must_use]
+    pub fn tokens(&self) -> &[TokenId] {
+        &self.history[self.usage.prompt_tokens..]
+    }
+
+    /// Runs to the end and returns the whole answer.
+    ///
+    /// # Errors
+    /// What one of the events is.
+    pub fn complete(mut self) -> Result<Completion, Error> {
+        let mut text = String::new();
+        let mut finish_reason = FinishReason::Cancelled;
+        for event in self.by_ref() {
+            match event? {
+                Event::Text(piece) => text.push_str(&piece),
+                Event::End { reason, .. } => finish_reason = reason,
+            }
+        }
+        let (tokens, usage) = (self.tokens().to_vec(), self.usage);
+        Ok(Completion {
+            text,
+            tokens,
+            finish_reason,
+            usage,
+        })
+    }
+
+    /// One step: a batch of the prompt, or a token of the answer.
+    fn advance(&mut self) -> Result<(), Error> {
+        if self.options.cancel.is_cancelled() {
+            return self.end(FinishReason::Cancelled);
+        }
+        if self
+            .options
+            .max_tokens
+            .is_some_and(|limit| self.usage.completion_tokens >= limit)
+        {
+            return self.end(FinishReason::Length);
+        }
+        if self.history.len() > self.context_length {
+            return self.end(FinishReason::ContextFull);
+        }
+        match self.compute()? {
+            None => Ok(()),
+            Some(token) if self.ends_text(token) => self.end(FinishReason::EndOfText),
+            Some(token) => self.take(token),
+        }
+    }
+
+    /// Computes the next tokens that are not computed yet; the token chosen after the last of them, if it is among them.
+    fn compute(&mut self) -> Result<Option<TokenId>, Error> {
+        let started = Instant::now();
+        let from = self.state.tokens().len();
+        let to = self.history.len().min(from + self.state.max_batch());
+        let is_last = to == self.history.len();
+        let wanted = if is_last { Logits::Last } else { Logits::None };
+        let (sampler, history) = (&mut self.sampler, &self.history);
+        // Rows of padding beyond the vocabulary stand for no text.
+        let vocab_size = self.tokenizer.vocab_size();
+        let mut chosen = None;
+        self.state.append(&history[from..to], wanted, |_, logits| {
+            let known = logits.len().min(vocab_size);
+            chosen = Some(sampler.sample(&mut logits[..known], history));
+        })?;
+        self.count(from, started.elapsed());
+        Ok(chosen.transpose()?)
+    }
+
+    fn count(&mut self, from: usize, elapsed: Duration) {
+        if from < self.usage.prompt_tokens {
+            self.usage.prompt_seconds += elapsed.as_secs_f64();
+        } else {
+            self.usage.completion_seconds += elapsed.as_secs_f64();
+            self.usage.completion_steps += 1;
+        }
+    }
+
+    fn ends_text(&self, token: TokenId) -> bool {
+        !self.options.ignore_end_of_text && self.tokenizer.is_end_of_generation(token)
+    }
+
+    /// Adds a token to the answer.
+    fn take(&mut self, token: TokenId) -> Result<(), Error> {
+        self.history.push(token);
+        self.usage.completion_tokens += 1;
+        let text = match &mut self.stream {
+            Some(stream) => stream.push(token)?,
+            None => String::new(),
+        };
+        match self.show(&text) {
+            Some(stop) => self.end(FinishReason::Stop(stop)),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives out text as far as no stop string can begin in it; the stop string that is complete.
+    fn show(&mut self, text: &str) -> Option<String> {
+        let released = self.stops.push(text);
+        self.push_text(released.text);
+        released.stop.map(|index| self.options.stop[index].clone())
+    }
+
+    fn push_text(&mut self, text: String) {
+        if !text.is_empty() {
+            self.events.push_back(Event::Text(text));
+        }
+    }
+
+    /// Gives out what was held back, and the end.
+    fn end(&mut self, mut reason: FinishReason) -> Result<(), Error> {
+        self.ended = true;
+        let rest = self
+            .stream
+            .take()
+            .map(DecodeStream::finish)
+            .unwrap_or_default();
+        if let Some(stop) = self.show(&rest) {
+            reason = FinishReason::Stop(stop);
+        }
+        let held = self.stops.finish();
+        self.push_text(held);
+        self.events.push_back(Event::End {
+            reason,
+            usage: self.usage,
+        });
+        Ok(())
+    }
+}
+
+/// A seed from the operating system: the standard library takes the keys of its hash maps from there.
+fn random_seed() -> u64 {
+    RandomState::new().hash_one(Instant::now())
+}

@@ -1,0 +1,122 @@
+//! How an answer is generated.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use dunlin_engine::SamplerConfig;
+
+use crate::TemplateOptions;
+
+/// How an answer is generated. Every field has a default; the builder methods set one each.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct GenerateOptions {
+    /// Most tokens of the answer; `None`: as many as the context holds.
+    pub max_tokens: Option<usize>,
+    /// How tokens are chosen. Its own `seed` is not looked at: see the next field.
+    pub sampler: SamplerConfig,
+    /// Seed of the random generator; `None`: another one each time, told in [`Usage::seed`](crate::Usage::seed).
+    pub seed: Option<u64>,
+    /// Texts that end the answer and are not part of it.
+    pub stop: Vec<String>,
+    /// What the chat template gets beside the messages.
+    pub template: TemplateOptions,
+    /// Ends the generation from another thread or a signal handler.
+    pub cancel: CancelToken,
+    /// Go on after end-of-generation tokens, to the length asked for (for measurements).
+    pub ignore_end_of_text: bool,
+}
+
+impl GenerateOptions {
+    /// The defaults: sampling as llama.cpp does, up to the end of the answer.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Always the likeliest token.
+    #[must_use]
+    pub fn greedy() -> Self {
+        Self::default().with_sampler(SamplerConfig::greedy())
+    }
+
+    /// With at most this many tokens.
+    #[must_use]
+    pub fn with_max_tokens(mut self, tokens: usize) -> Self {
+        self.max_tokens = Some(tokens);
+        self
+    }
+
+    /// With this way to choose tokens.
+    #[must_use]
+    pub fn with_sampler(mut self, sampler: SamplerConfig) -> Self {
+        self.sampler = sampler;
+        self
+    }
+
+    /// With this temperature; 0: always the likeliest token.
+    #[must_use]
+    pub fn with_temperature(mut self, temperature: f32) -> Self {
+        self.sampler.temperature = temperature;
+        self
+    }
+
+    /// With this seed.
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// With one more text that ends the answer.
+    #[must_use]
+    pub fn with_stop(mut self, stop: impl Into<String>) -> Self {
+        self.stop.push(stop.into());
+        self
+    }
+
+    /// With these tools and variables for the chat template.
+    #[must_use]
+    pub fn with_template(mut self, template: TemplateOptions) -> Self {
+        self.template = template;
+        self
+    }
+
+    /// With this token to cancel it.
+    #[must_use]
+    pub fn with_cancel(mut self, cancel: CancelToken) -> Self {
+        self.cancel = cancel;
+        self
+    }
+}
+
+/// Cancels generations from elsewhere: looked at between tokens, and between the batches of a prompt. Clones share one
+/// switch.
+#[derive(Clone, Debug, Default)]
+pub struct CancelToken {
+    cancelled: Arc<AtomicBool>,
+}
+
+impl CancelToken {
+    /// A token that is not cancelled.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Ends the generations that look at it, and those that will. Safe in a signal handler.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// Makes it as new.
+    pub fn reset(&self) {
+        self.cancelled.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether it was cancelled.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+}

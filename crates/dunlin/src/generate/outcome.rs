@@ -1,0 +1,105 @@
+//! What comes out of a generation.
+
+use dunlin_text::TokenId;
+
+/// One thing that happened in a generation.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The next piece of the answer, never empty; the pieces together are the answer.
+    Text(String),
+    /// The answer is over. Always the last event, unless an error was.
+    End {
+        /// Why.
+        reason: FinishReason,
+        /// What it took.
+        usage: Usage,
+    },
+}
+
+/// Why an answer ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FinishReason {
+    /// The model ended it (an end-of-generation token).
+    EndOfText,
+    /// This stop string came up; it is not part of the answer.
+    Stop(String),
+    /// The most tokens asked for.
+    Length,
+    /// The context has no room for another token.
+    ContextFull,
+    /// The [`CancelToken`](crate::CancelToken) was cancelled.
+    Cancelled,
+}
+
+impl FinishReason {
+    /// One word for scripts: `stop` (end of text or stop string), `length` (asked for, or context full), `cancelled`.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            FinishReason::EndOfText | FinishReason::Stop(_) => "stop",
+            FinishReason::Length | FinishReason::ContextFull => "length",
+            FinishReason::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// What a generation took. The seconds are those of computing: what a caller does between two events is not counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Usage {
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Tokens of the prompt that were kept from before and not computed again.
+    pub cached_prompt_tokens: usize,
+    /// Tokens of the answer, without an end-of-generation token.
+    pub completion_tokens: usize,
+    /// Tokens that were computed after the prompt. (The prompt's own last step gives the first token of the answer, and
+    /// the last token is computed only if another one follows.)
+    pub completion_steps: usize,
+    /// Seconds for the prompt.
+    pub prompt_seconds: f64,
+    /// Seconds for the steps after it.
+    pub completion_seconds: f64,
+    /// Seed of the random generator, to repeat the answer.
+    pub seed: u64,
+}
+
+impl Usage {
+    /// Speed of the prompt, without the tokens that were kept; 0 where nothing was computed.
+    #[must_use]
+    pub fn prompt_tokens_per_second(&self) -> f64 {
+        rate(
+            self.prompt_tokens - self.cached_prompt_tokens,
+            self.prompt_seconds,
+        )
+    }
+
+    /// Speed of the answer; 0 where nothing was computed after the prompt.
+    #[must_use]
+    pub fn completion_tokens_per_second(&self) -> f64 {
+        rate(self.completion_steps, self.completion_seconds)
+    }
+}
+
+fn rate(tokens: usize, seconds: f64) -> f64 {
+    if seconds > 0.0 {
+        tokens as f64 / seconds
+    } else {
+        0.0
+    }
+}
+
+/// A whole answer.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Completion {
+    /// The text.
+    pub text: String,
+    /// Its token ids; where a stop string cut the text, they go on to that string's end.
+    pub tokens: Vec<TokenId>,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// What it took.
+    pub usage: Usage,
+}

@@ -1,0 +1,260 @@
+//! What a model is and needs, from its metadata alone.
+
+use std::path::{Path, PathBuf};
+
+use dunlin_engine::{EngineError, MAX_BATCH, ModelSpec};
+use dunlin_format::{DType, Gguf, Metadata};
+use dunlin_hub::Capability;
+use serde::Serialize;
+
+use crate::Error;
+use crate::load::DEFAULT_CONTEXT_LENGTH;
+
+/// Bytes of a number of the KV cache in F16.
+const F16_BYTES: usize = 2;
+
+/// What a model file says of itself. Absent figures are absent in the file.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct ModelInfo {
+    /// Model family (`general.architecture`).
+    pub architecture: Option<String>,
+    /// Name (`general.name`).
+    pub name: Option<String>,
+    /// Number of weights in all tensors.
+    pub parameters: u64,
+    /// Bytes of all files.
+    pub file_bytes: u64,
+    /// Number of files.
+    pub parts: usize,
+    /// GGUF version.
+    pub gguf_version: u32,
+    /// Tokens that the model was trained for.
+    pub context_length: Option<usize>,
+    /// Decoder layers.
+    pub layer_count: Option<usize>,
+    /// Length of a token's hidden state.
+    pub hidden_size: Option<usize>,
+    /// Number of tokens of the vocabulary.
+    pub vocab_size: Option<usize>,
+    /// The tensor types, the one with the most bytes first.
+    pub tensor_types: Vec<TensorTypeUse>,
+    /// Kind of tokenizer (`tokenizer.ggml.model`).
+    pub tokenizer: Option<String>,
+    /// How it splits text (`tokenizer.ggml.pre`).
+    pub pre_tokenizer: Option<String>,
+    /// Whether it has a chat template.
+    pub has_chat_template: bool,
+    /// Licence as the file says it.
+    pub license: Option<String>,
+    /// What it can do, as far as the file shows: a chat template, tools or thinking in it, tokens for filling in code,
+    /// pooling. A card of the catalog may know more.
+    pub capabilities: Vec<Capability>,
+    /// The memory that it would take with the default context; `None` where it cannot be computed.
+    pub memory: Option<Memory>,
+    /// Why this build cannot compute it.
+    pub unsupported: Option<String>,
+    #[serde(skip)]
+    path: Option<PathBuf>,
+    #[serde(skip)]
+    spec: Option<ModelSpec>,
+}
+
+/// How much of a model is of one tensor type.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct TensorTypeUse {
+    /// Name, such as `Q4_K`.
+    pub name: &'static str,
+    /// Number of tensors.
+    pub tensors: usize,
+    /// Number of weights in them.
+    pub elements: u64,
+    /// Bytes of them in the file.
+    pub bytes: u64,
+}
+
+/// Memory of a model, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Memory {
+    /// Packed weights.
+    pub weights: u64,
+    /// Keys and values of a whole context.
+    pub kv_cache: u64,
+    /// Keys and values of one token.
+    pub kv_cache_per_token: u64,
+    /// Work buffers.
+    pub buffers: u64,
+    /// Tokens of the context.
+    pub context_length: usize,
+}
+
+impl Memory {
+    /// All of it.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.weights + self.kv_cache + self.buffers
+    }
+}
+
+impl ModelInfo {
+    /// Reads a file of this machine (all parts of a split one) without touching its weights.
+    ///
+    /// # Errors
+    /// [`Error::Format`] for what is no sound GGUF file.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let mut info = Self::of(&Gguf::open(path)?)?;
+        info.path = Some(path.to_owned());
+        Ok(info)
+    }
+
+    /// What an open file says.
+    ///
+    /// # Errors
+    /// [`Error::Format`] for metadata of the wrong type.
+    pub fn of(gguf: &Gguf) -> Result<Self, Error> {
+        let metadata = gguf.metadata();
+        let architecture = metadata.str("general.architecture")?;
+        let spec = computable(gguf);
+        let size = |suffix: &str| match architecture {
+            Some(family) => Ok(metadata
+                .u32(&format!("{family}.{suffix}"))?
+                .map(|size| size as usize)),
+            None => Ok::<_, Error>(None),
+        };
+        let text = |key: &str| Ok::<_, Error>(metadata.str(key)?.map(str::to_owned));
+        let mut info = ModelInfo {
+            architecture: architecture.map(str::to_owned),
+            name: text("general.name")?,
+            parameters: gguf.tensors().iter().map(|tensor| tensor.elements()).sum(),
+            file_bytes: gguf.file_bytes(),
+            parts: gguf.parts(),
+            gguf_version: gguf.version(),
+            context_length: size("context_length")?,
+            layer_count: size("block_count")?,
+            hidden_size: size("embedding_length")?,
+            vocab_size: metadata
+                .strings("tokenizer.ggml.tokens")?
+                .map(|tokens| tokens.len()),
+            tensor_types: tensor_types(gguf),
+            tokenizer: text("tokenizer.ggml.model")?,
+            pre_tokenizer: text("tokenizer.ggml.pre")?,
+            has_chat_template: metadata.str("tokenizer.chat_template")?.is_some(),
+            license: text("general.license")?,
+            capabilities: capabilities(metadata, architecture)?,
+            memory: None,
+            unsupported: spec.as_ref().err().map(ToString::to_string),
+            path: None,
+            spec: spec.ok(),
+        };
+        info.memory = info.memory_for(info.context_length.unwrap_or(0).min(DEFAULT_CONTEXT_LENGTH));
+        Ok(info)
+    }
+
+    /// The file that it was read from.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// The memory that it would take with a context of this many tokens and an F16 cache: the weights as in the file
+    /// (packing keeps their bits), the cache exactly, the buffers by their largest parts. `None` where it cannot be
+    /// computed. (What a loaded model takes is in [`Lm::memory`](crate::Lm::memory).)
+    #[must_use]
+    pub fn memory_for(&self, context_length: usize) -> Option<Memory> {
+        let spec = self.spec.as_ref()?;
+        let kv_cache_per_token = spec.kv_bytes_per_token(F16_BYTES);
+        Some(Memory {
+            weights: self.tensor_types.iter().map(|used| used.bytes).sum(),
+            kv_cache: kv_cache_per_token * context_length as u64,
+            kv_cache_per_token,
+            buffers: buffer_bytes(spec, context_length),
+            context_length,
+        })
+    }
+}
+
+/// The description for the engine, if it can compute the model.
+fn computable(gguf: &Gguf) -> Result<ModelSpec, EngineError> {
+    let spec = ModelSpec::from_gguf(gguf)?;
+    spec.check_tensors(gguf)?;
+    Ok(spec)
+}
+
+fn tensor_types(gguf: &Gguf) -> Vec<TensorTypeUse> {
+    let mut types: Vec<(DType, TensorTypeUse)> = Vec::new();
+    for tensor in gguf.tensors() {
+        let place = types.iter().position(|(dtype, _)| *dtype == tensor.dtype);
+        let place = place.unwrap_or_else(|| {
+            let name = tensor.dtype.name();
+            types.push((
+                tensor.dtype,
+                TensorTypeUse {
+                    name,
+                    tensors: 0,
+                    elements: 0,
+                    bytes: 0,
+                },
+            ));
+            types.len() - 1
+        });
+        let used = &mut types[place].1;
+        used.tensors += 1;
+        used.elements += tensor.elements();
+        used.bytes += tensor.byte_len();
+    }
+    let mut types: Vec<_> = types.into_iter().map(|(_, used)| used).collect();
+    types.sort_by_key(|used| std::cmp::Reverse(used.bytes));
+    types
+}
+
+/// What the metadata show of a model's abilities.
+fn capabilities(metadata: &Metadata, architecture: Option<&str>) -> Result<Vec<Capability>, Error> {
+    let mut capabilities = Vec::new();
+    if let Some(template) = metadata.str("tokenizer.chat_template")? {
+        capabilities.push(Capability::Chat);
+        if template.contains("tools") || metadata.contains("tokenizer.chat_template.tool_use") {
+            capabilities.push(Capability::Tools);
+        }
+        if ["<think>", "enable_thinking", "reasoning_content"]
+            .iter()
+            .any(|sign| template.contains(sign))
+        {
+            capabilities.push(Capability::Reasoning);
+        }
+    }
+    let fills_in = [
+        "tokenizer.ggml.fim_mid_token_id",
+        "tokenizer.ggml.middle_token_id",
+    ];
+    let tagged = metadata
+        .strings("general.tags")?
+        .is_some_and(|tags| tags.iter().any(|tag| tag == "code"));
+    if tagged || fills_in.iter().any(|key| metadata.contains(key)) {
+        capabilities.push(Capability::Code);
+    }
+    if let Some(family) = architecture
+        && metadata.contains(&format!("{family}.pooling_type"))
+    {
+        capabilities.push(Capability::Embeddings);
+    }
+    Ok(capabilities)
+}
+
+/// The work buffers of a batch: the residual stream, its copies, projections and gates, each also as quantized
+/// activations (about a byte and a half a number), and rows of scores.
+fn buffer_bytes(spec: &ModelSpec, context_length: usize) -> u64 {
+    const SCORE_ROWS: usize = 16;
+    let batch = MAX_BATCH.min(context_length);
+    let widest = |size: fn(&dunlin_engine::spec::LayerSpec) -> usize| {
+        spec.layers.iter().map(size).max().unwrap_or(0)
+    };
+    let attention = widest(|layer| layer.q_size() + layer.k_size() + layer.v_size());
+    let floats = 2 * spec.hidden_size + attention + 2 * widest(|layer| layer.feed_forward_length);
+    let quantized = spec.hidden_size
+        + widest(|layer| layer.attention_size())
+        + widest(|layer| layer.feed_forward_length);
+    let scores = SCORE_ROWS.min(batch) * spec.vocab_size * 4;
+    (batch * (floats * 4 + quantized * 3 / 2) + scores) as u64
+}

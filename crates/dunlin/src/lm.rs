@@ -1,0 +1,254 @@
+//! A loaded model.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
+
+use dunlin_compute::Tier;
+use dunlin_engine::{Engine, EngineConfig, EngineError, ModelSpec};
+use dunlin_format::{Gguf, Report};
+use dunlin_hub::{ModelCard, ModelRef};
+use dunlin_text::{ChatTemplate, Tokenizer};
+
+use crate::info::{Memory, ModelInfo};
+use crate::load::{LoadEvent, LoadOptions, locate};
+use crate::prompt::{Message, TemplateOptions};
+use crate::state::State;
+use crate::{Error, TokenizerFile};
+
+/// A language model, ready to answer. Clones are cheap and share one model.
+///
+/// The model does one thing at a time: a generation that is started while another one of the same model is unfinished
+/// waits until that one has ended or was dropped. (On one thread that would be for ever: finish one first.)
+#[derive(Clone)]
+pub struct Lm {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    state: Mutex<State>,
+    text: TokenizerFile,
+    spec: ModelSpec,
+    config: EngineConfig,
+    info: ModelInfo,
+    memory: Memory,
+    path: PathBuf,
+    source: String,
+    notes: Vec<String>,
+    card: Option<ModelCard>,
+}
+
+impl Lm {
+    /// Loads the model of this name, with all defaults, fetching it where it is not on this machine: a name of the
+    /// catalog (`smollm2:135m`), `hf:owner/repo`, an address, or a path.
+    ///
+    /// # Errors
+    /// As [`Lm::load`]; [`Error::Hub`] for a text that names no model.
+    pub fn load_from_model_id(id: &str) -> Result<Self, Error> {
+        Self::load(id.parse()?, LoadOptions::default())
+    }
+
+    /// Loads a model.
+    ///
+    /// # Errors
+    /// What keeps the model from being fetched ([`Error::Hub`]), opened ([`Error::Format`]), computed
+    /// ([`Error::Engine`]) or spoken to ([`Error::Text`]); [`Error::GpuNotInBuild`], [`Error::ContextLength`],
+    /// [`Error::Cancelled`].
+    pub fn load(model: ModelRef, mut options: LoadOptions<'_>) -> Result<Self, Error> {
+        let (threads, tier) = options.device.resolve()?;
+        let pulled = locate(&model, &mut options)?;
+        let gguf = Arc::new(Gguf::open(&pulled.path)?);
+        let spec = ModelSpec::from_gguf(&gguf)?;
+        let config = EngineConfig {
+            threads,
+            tier,
+            context_length: options.context_for(spec.context_length)?,
+            kv_element: options.kv_element,
+        };
+        let (engine, text) = load_both(&gguf, config, &mut options)?;
+        let memory = Memory {
+            weights: engine.weight_bytes(),
+            kv_cache: spec.kv_bytes_per_token(config.kv_element.bytes())
+                * config.context_length as u64,
+            kv_cache_per_token: spec.kv_bytes_per_token(config.kv_element.bytes()),
+            buffers: engine.buffer_bytes(),
+            context_length: config.context_length,
+        };
+        let info = ModelInfo::of(&gguf)?;
+        let inner = Inner {
+            state: Mutex::new(State::new(engine)),
+            text,
+            spec,
+            config,
+            info,
+            memory,
+            path: pulled.path,
+            source: pulled.source,
+            notes: pulled.notes,
+            card: pulled.card,
+        };
+        Ok(Lm {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// What a model is and needs, from its metadata alone: no weight is read, and architectures that cannot be
+    /// computed are described, too. Fetches the model where it is not on this machine.
+    ///
+    /// # Errors
+    /// What keeps the model from being fetched or opened.
+    pub fn open_metadata(
+        model: &ModelRef,
+        options: &mut LoadOptions<'_>,
+    ) -> Result<ModelInfo, Error> {
+        let pulled = locate(model, options)?;
+        ModelInfo::open(&pulled.path)
+    }
+
+    /// Checks a model file (all parts of a split one), reading everything but the weights.
+    ///
+    /// # Errors
+    /// Where the file cannot be opened as a model at all: the first thing that is wrong, and at which byte. What is
+    /// wrong beyond that stands in [`Report::problems`].
+    pub fn validate_format(path: &Path) -> Result<Report, Error> {
+        Ok(dunlin_format::validate(path)?)
+    }
+
+    /// Forgets the prompt state: the tokens of the last generation, whose keys and values the next one would use as far
+    /// as it begins in the same way. (The files of models are in [`Cache`](crate::Cache).)
+    pub fn clear_cache(&self) {
+        self.lock().clear();
+    }
+
+    /// Tokens of prompt and answer whose keys and values are kept at present.
+    #[must_use]
+    pub fn cached_tokens(&self) -> usize {
+        self.lock().tokens().len()
+    }
+
+    /// What the model's metadata say.
+    #[must_use]
+    pub fn info(&self) -> &ModelInfo {
+        &self.inner.info
+    }
+
+    /// The memory that it takes, measured at load.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        self.inner.memory
+    }
+
+    /// Its description for the engine.
+    #[must_use]
+    pub fn spec(&self) -> &ModelSpec {
+        &self.inner.spec
+    }
+
+    /// Its file; of a split model, the first.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// Where the file came from, in words.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        &self.inner.source
+    }
+
+    /// What was said while it was fetched: skipped sources, licence notices, resumed downloads.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.inner.notes
+    }
+
+    /// The card of the catalog, or one made from a local file.
+    #[must_use]
+    pub fn card(&self) -> Option<&ModelCard> {
+        self.inner.card.as_ref()
+    }
+
+    /// Tokens that prompt and answer can have together.
+    #[must_use]
+    pub fn context_length(&self) -> usize {
+        self.inner.config.context_length
+    }
+
+    /// Threads that compute.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.inner.config.threads
+    }
+
+    /// Kernels in use.
+    #[must_use]
+    pub fn tier(&self) -> Tier {
+        self.inner.config.tier
+    }
+
+    /// Tokenizer and chat template.
+    #[must_use]
+    pub fn text(&self) -> &TokenizerFile {
+        &self.inner.text
+    }
+
+    /// The tokenizer.
+    #[must_use]
+    pub fn tokenizer(&self) -> &Tokenizer {
+        self.inner.text.tokenizer()
+    }
+
+    /// The chat template.
+    ///
+    /// # Errors
+    /// [`Error::NoChatTemplate`] for a base model, [`Error::Text`] for a template that cannot be compiled.
+    pub fn chat_template(&self) -> Result<&ChatTemplate, Error> {
+        self.inner.text.chat_template()
+    }
+
+    /// The prompt text of a conversation, the assistant's turn opened at its end.
+    ///
+    /// # Errors
+    /// As [`Lm::chat_template`], and what the template says against the conversation.
+    pub fn render_chat(
+        &self,
+        messages: &[Message],
+        options: &TemplateOptions,
+    ) -> Result<String, Error> {
+        self.inner.text.render_chat(messages, options)
+    }
+
+    /// The engine and its prompt state, for one caller at a time.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.inner.state.lock().unwrap_or_else(|poisoned| {
+            // A panic in the middle of a step may have left positions counted in but not computed.
+            self.inner.state.clear_poison();
+            let mut state = poisoned.into_inner();
+            state.clear();
+            state
+        })
+    }
+}
+
+/// Packs the weights on this thread while another one builds the tokenizer: both take long, and neither needs the other.
+fn load_both(
+    gguf: &Arc<Gguf>,
+    config: EngineConfig,
+    options: &mut LoadOptions<'_>,
+) -> Result<(Engine, TokenizerFile), Error> {
+    thread::scope(|scope| {
+        let text = thread::Builder::new()
+            .name("dunlin-tokenizer".to_owned())
+            .spawn_scoped(scope, || TokenizerFile::from_gguf(Arc::clone(gguf)))
+            .map_err(Error::Thread)?;
+        let mut progress = |done, total| options.report(LoadEvent::Loading { done, total });
+        let engine = Engine::load(Arc::clone(gguf), config, &mut progress);
+        let text = text
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        match engine {
+            Err(EngineError::Cancelled) => Err(Error::Cancelled),
+            engine => Ok((engine?, text?)),
+        }
+    })
+}

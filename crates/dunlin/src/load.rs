@@ -1,0 +1,168 @@
+//! How a model is loaded, and what is said meanwhile.
+
+use std::fmt;
+use std::ops::ControlFlow;
+
+use dunlin_compute::KvElement;
+use dunlin_hub::{Hub, HubConfig, Layout, ModelRef, Progress, PulledModel};
+
+use crate::{DeviceConfiguration, Error};
+
+/// Longest context that is taken without being asked for, in tokens: the memory for it is reserved at load.
+pub const DEFAULT_CONTEXT_LENGTH: usize = 4096;
+
+/// How a model is loaded. Every field has a default; the builder methods set one each.
+#[non_exhaustive]
+pub struct LoadOptions<'a> {
+    /// Threads, kernels, GPU.
+    pub device: DeviceConfiguration,
+    /// Tokens of prompt and answer together; `None`: what the model was trained for, but at most
+    /// [`DEFAULT_CONTEXT_LENGTH`].
+    pub context_length: Option<usize>,
+    /// Number type of the KV cache: F16, or F32 for comparisons with other engines.
+    pub kv_element: KvElement,
+    /// Where models are fetched and kept; `None`: as the environment says ([`HubConfig::from_env`]).
+    pub hub: Option<HubConfig>,
+    /// Nothing leaves the machine, whatever `hub` says.
+    pub offline: bool,
+    /// Is told what happens, on the loading thread; [`ControlFlow::Break`] ends the loading with [`Error::Cancelled`].
+    pub progress: Option<Box<dyn FnMut(LoadEvent) -> ControlFlow<()> + 'a>>,
+}
+
+/// What loading says while it works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LoadEvent {
+    /// The model is being found or fetched.
+    Hub(Progress),
+    /// Weights are being read and packed.
+    Loading {
+        /// Bytes of the file that are packed.
+        done: u64,
+        /// Bytes of all tensors.
+        total: u64,
+    },
+}
+
+impl Default for LoadOptions<'_> {
+    fn default() -> Self {
+        LoadOptions {
+            device: DeviceConfiguration::default(),
+            context_length: None,
+            kv_element: KvElement::F16,
+            hub: None,
+            offline: false,
+            progress: None,
+        }
+    }
+}
+
+impl<'a> LoadOptions<'a> {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// On this device.
+    #[must_use]
+    pub fn with_device(mut self, device: DeviceConfiguration) -> Self {
+        self.device = device;
+        self
+    }
+
+    /// With a context of this many tokens.
+    #[must_use]
+    pub fn with_context_length(mut self, tokens: usize) -> Self {
+        self.context_length = Some(tokens);
+        self
+    }
+
+    /// With a KV cache of this number type.
+    #[must_use]
+    pub fn with_kv_element(mut self, element: KvElement) -> Self {
+        self.kv_element = element;
+        self
+    }
+
+    /// With these settings of the hub.
+    #[must_use]
+    pub fn with_hub(mut self, hub: HubConfig) -> Self {
+        self.hub = Some(hub);
+        self
+    }
+
+    /// With or without the network.
+    #[must_use]
+    pub fn with_offline(mut self, offline: bool) -> Self {
+        self.offline = offline;
+        self
+    }
+
+    /// With a callback that is told what happens and can cancel.
+    #[must_use]
+    pub fn with_progress(
+        mut self,
+        progress: impl FnMut(LoadEvent) -> ControlFlow<()> + 'a,
+    ) -> Self {
+        self.progress = Some(Box::new(progress));
+        self
+    }
+
+    pub(crate) fn report(&mut self, event: LoadEvent) -> ControlFlow<()> {
+        match &mut self.progress {
+            Some(progress) => progress(event),
+            None => ControlFlow::Continue(()),
+        }
+    }
+
+    /// Tokens of the context for a model that was trained for `limit`.
+    ///
+    /// # Errors
+    /// [`Error::ContextLength`].
+    pub(crate) fn context_for(&self, limit: usize) -> Result<usize, Error> {
+        match self.context_length {
+            None => Ok(limit.min(DEFAULT_CONTEXT_LENGTH)),
+            Some(requested) if (1..=limit).contains(&requested) => Ok(requested),
+            Some(requested) => Err(Error::ContextLength { requested, limit }),
+        }
+    }
+}
+
+impl fmt::Debug for LoadOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoadOptions")
+            .field("device", &self.device)
+            .field("context_length", &self.context_length)
+            .field("kv_element", &self.kv_element)
+            .field("hub", &self.hub)
+            .field("offline", &self.offline)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Makes sure that the model's file is on this machine.
+///
+/// # Errors
+/// [`Error::Hub`], [`Error::Cancelled`], and [`Error::Folder`] for a model that is no GGUF file.
+pub(crate) fn locate(
+    model: &ModelRef,
+    options: &mut LoadOptions<'_>,
+) -> Result<PulledModel, Error> {
+    let mut config = match options.hub.clone() {
+        Some(config) => config,
+        None => HubConfig::from_env()?,
+    };
+    config.offline |= options.offline;
+    let pulled = Hub::new(config)?.pull(model, &mut |progress| {
+        options.report(LoadEvent::Hub(progress))
+    });
+    let pulled = match pulled {
+        Err(dunlin_hub::HubError::Cancelled) => return Err(Error::Cancelled),
+        other => other?,
+    };
+    match pulled.layout {
+        Layout::File => Ok(pulled),
+        Layout::Folder => Err(Error::Folder { path: pulled.path }),
+    }
+}

@@ -1,0 +1,295 @@
+//! A conversation as token ids, with no control token that a message brought in.
+//!
+//! The template's output is one text in which the template's own control tokens and the words of users stand side by
+//! side. So the texts of control tokens are broken up in messages and tools *before* rendering, by a mark: one character
+//! that stands nowhere else. In the rendered text every control token that is still whole is the template's own. The
+//! mark is taken out of the text between them, and that text is encoded without control tokens.
+//!
+//! Conversations without such texts, which is nearly all, are rendered and encoded as they are.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use dunlin_text::{ChatTemplate, TemplateInput, TokenId, TokenKind, Tokenizer};
+use serde_json::{Map, Value as Json};
+
+use crate::Error;
+
+/// The token ids of a conversation. BOS is the template's own affair where it writes one; where it does not, the model's
+/// rule adds it.
+///
+/// # Errors
+/// What the template or the tokenizer says, and [`Error::UnsafeText`].
+pub(crate) fn encode_conversation(
+    tokenizer: &Tokenizer,
+    special: &SpecialTexts,
+    template: &ChatTemplate,
+    input: &TemplateInput,
+) -> Result<Vec<TokenId>, Error> {
+    let mut texts = Vec::new();
+    input
+        .messages
+        .iter()
+        .for_each(|message| collect(message, Place::Message, &mut texts));
+    input
+        .tools
+        .iter()
+        .for_each(|tools| collect(tools, Place::Inside, &mut texts));
+    let mut ids = if texts.iter().any(|text| !special.breaks(text).is_empty()) {
+        let mark = free_character(&texts, template.source(), special)?;
+        let texts_of =
+            |json: &Json, place| rewrite(json, place, &|text| special.break_up(text, mark));
+        let marked = TemplateInput {
+            messages: input
+                .messages
+                .iter()
+                .map(|message| texts_of(message, Place::Message))
+                .collect(),
+            tools: input
+                .tools
+                .as_ref()
+                .map(|tools| texts_of(tools, Place::Inside)),
+            ..input.clone()
+        };
+        special.encode_marked(tokenizer, &template.render(&marked)?, mark)?
+    } else {
+        tokenizer.encode(&template.render(input)?, true)?
+    };
+    let bos = tokenizer.bos().filter(|_| tokenizer.adds_bos());
+    if let Some(bos) = bos.filter(|bos| ids.first() != Some(bos)) {
+        ids.insert(0, bos);
+    }
+    Ok(ids)
+}
+
+/// The texts that stand for one token as a whole.
+#[derive(Debug)]
+pub(crate) struct SpecialTexts {
+    /// The token of each text, and whether it is a control token.
+    tokens: HashMap<String, (TokenId, bool)>,
+    /// The lengths in bytes of the texts, longest first.
+    lengths: Vec<usize>,
+    /// The bytes that such a text begins with: most positions of a text are done with after this look.
+    first: HashSet<u8>,
+    /// The proper beginnings and ends of control tokens.
+    beginnings: HashSet<String>,
+    ends: HashSet<String>,
+}
+
+impl SpecialTexts {
+    pub(crate) fn of(tokenizer: &Tokenizer) -> Self {
+        let mut special = SpecialTexts {
+            tokens: HashMap::new(),
+            lengths: Vec::new(),
+            first: HashSet::new(),
+            beginnings: HashSet::new(),
+            ends: HashSet::new(),
+        };
+        let mut lengths = BTreeSet::new();
+        for id in 0..tokenizer.vocab_size() as TokenId {
+            let control = match tokenizer.kind(id) {
+                Some(TokenKind::Control | TokenKind::Unknown) => true,
+                Some(TokenKind::UserDefined) => false,
+                _ => continue,
+            };
+            let text = tokenizer.token_text(id).unwrap_or_default();
+            let Some(&first) = text.as_bytes().first() else {
+                continue;
+            };
+            special
+                .tokens
+                .entry(text.to_owned())
+                .or_insert((id, control));
+            special.first.insert(first);
+            lengths.insert(text.len());
+            if control {
+                for (at, _) in text.char_indices().skip(1) {
+                    special.beginnings.insert(text[..at].to_owned());
+                    special.ends.insert(text[at..].to_owned());
+                }
+            }
+        }
+        special.lengths = lengths.into_iter().rev().collect();
+        special
+    }
+
+    /// The token whose text `rest` begins with, the longest of several, with the text's length in bytes.
+    fn token_at(&self, rest: &str) -> Option<(TokenId, bool, usize)> {
+        self.first
+            .contains(rest.as_bytes().first()?)
+            .then_some(())?;
+        self.lengths.iter().find_map(|&length| {
+            let (id, control) = self.tokens.get(rest.get(..length)?)?;
+            Some((*id, *control, length))
+        })
+    }
+
+    /// The byte offsets at which a mark has to go into a text of a message: after the first character of each control
+    /// token, and of a beginning of one at the text's end; and before an end of one at the text's start. The text of
+    /// the template beside it might complete these.
+    fn breaks(&self, text: &str) -> BTreeSet<usize> {
+        let mut breaks = BTreeSet::new();
+        let (start, end) = (text.trim_start(), text.trim_end());
+        for (at, c) in text.char_indices() {
+            let rest = &text[at..];
+            let whole = || self.control_at(rest);
+            let cut = || {
+                self.beginnings.contains(rest)
+                    || end
+                        .get(at..)
+                        .is_some_and(|rest| self.beginnings.contains(rest))
+            };
+            if self.first.contains(&text.as_bytes()[at]) && (whole() || cut()) {
+                breaks.insert(at + c.len_utf8());
+            }
+        }
+        for start in [text, start] {
+            let mut ends = start.char_indices().map(|(at, c)| at + c.len_utf8());
+            let longest = self.lengths.first().copied().unwrap_or(0);
+            if ends
+                .by_ref()
+                .take_while(|&at| at <= longest)
+                .any(|at| self.ends.contains(&start[..at]))
+            {
+                breaks.insert(text.len() - start.len());
+            }
+        }
+        breaks
+    }
+
+    /// Whether `rest` begins with a control token, be it the beginning of a longer text of another kind.
+    fn control_at(&self, rest: &str) -> bool {
+        let control = |&length: &usize| {
+            let token = rest.get(..length).and_then(|text| self.tokens.get(text));
+            token.is_some_and(|(_, control)| *control)
+        };
+        self.lengths.iter().any(control)
+    }
+
+    fn break_up(&self, text: &str, mark: char) -> String {
+        let mut marked = text.to_owned();
+        for at in self.breaks(text).into_iter().rev() {
+            marked.insert(at, mark);
+        }
+        marked
+    }
+
+    /// Encodes as [`Tokenizer::encode`] with `parse_special`, but for control tokens that a mark breaks up.
+    fn encode_marked(
+        &self,
+        tokenizer: &Tokenizer,
+        text: &str,
+        mark: char,
+    ) -> Result<Vec<TokenId>, Error> {
+        let mut ids = Vec::new();
+        let mut between = String::new();
+        let mut before = None;
+        let mut rest = text;
+        while let Some(c) = rest.chars().next() {
+            // A mark right behind a token of one character could not break it up.
+            let token = self.token_at(rest).filter(|(_, control, length)| {
+                !(*control && *length == c.len_utf8() && rest[*length..].starts_with(mark))
+            });
+            let Some((id, _, length)) = token else {
+                if c != mark {
+                    between.push(c);
+                }
+                rest = &rest[c.len_utf8()..];
+                continue;
+            };
+            encode_between(tokenizer, before, &between, &mut ids)?;
+            between.clear();
+            ids.push(id);
+            before = Some((id, &rest[..length]));
+            rest = &rest[length..];
+        }
+        encode_between(tokenizer, before, &between, &mut ids)?;
+        Ok(ids)
+    }
+}
+
+/// Encodes text that follows the token `before`, which may take the white space behind it (as Phi-3's tokens do).
+fn encode_between(
+    tokenizer: &Tokenizer,
+    before: Option<(TokenId, &str)>,
+    text: &str,
+    ids: &mut Vec<TokenId>,
+) -> Result<(), Error> {
+    let without_space = text.trim_start();
+    let space = &text[..text.len() - without_space.len()];
+    let takes_space = match before {
+        Some((id, token)) if !space.is_empty() => {
+            tokenizer.encode(&format!("{token}{space}"), true)? == [id]
+        }
+        _ => false,
+    };
+    let text = if takes_space { without_space } else { text };
+    if !text.is_empty() {
+        ids.extend(tokenizer.encode(text, false)?);
+    }
+    Ok(())
+}
+
+/// A character that stands in none of these texts. The first choice is DEL, which no filter of templates escapes, trims
+/// or changes; a message that contains it leads to one of the private use areas.
+fn free_character(texts: &[&str], template: &str, special: &SpecialTexts) -> Result<char, Error> {
+    let special = special.tokens.keys().map(String::as_str);
+    let used: HashSet<char> = texts
+        .iter()
+        .copied()
+        .chain([template])
+        .chain(special)
+        .flat_map(str::chars)
+        .collect();
+    std::iter::once('\u{7f}')
+        .chain('\u{e000}'..='\u{f8ff}')
+        .chain('\u{f0000}'..='\u{10fffd}')
+        .find(|c| !used.contains(c))
+        .ok_or(Error::UnsafeText)
+}
+
+/// Where JSON stands: the role of a message is the program's word, what is called a role further inside is not.
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
+    Message,
+    Inside,
+}
+
+/// All texts of a message or of tools, but for a message's role. Keys count, since those of a tool's arguments are a
+/// model's words.
+fn collect<'a>(json: &'a Json, place: Place, texts: &mut Vec<&'a str>) {
+    match json {
+        Json::String(text) => texts.push(text),
+        Json::Array(items) => items
+            .iter()
+            .for_each(|item| collect(item, Place::Inside, texts)),
+        Json::Object(map) => {
+            for (key, value) in map
+                .iter()
+                .filter(|(key, _)| place == Place::Inside || *key != "role")
+            {
+                texts.push(key);
+                collect(value, Place::Inside, texts);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The same JSON with all texts that [`collect`] finds changed.
+fn rewrite(json: &Json, place: Place, change: &dyn Fn(&str) -> String) -> Json {
+    match json {
+        Json::String(text) => Json::String(change(text)),
+        Json::Array(items) => items
+            .iter()
+            .map(|item| rewrite(item, Place::Inside, change))
+            .collect(),
+        Json::Object(map) => {
+            let changed = map.iter().map(|(key, value)| match key.as_str() {
+                "role" if place == Place::Message => (key.clone(), value.clone()),
+                _ => (change(key), rewrite(value, Place::Inside, change)),
+            });
+            Json::Object(changed.collect::<Map<_, _>>())
+        }
+        other => other.clone(),
+    }
+}
