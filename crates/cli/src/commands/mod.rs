@@ -1,0 +1,93 @@
+//! One file a command, and what several of them need: opening a model with its progress shown.
+
+pub(crate) mod cache;
+pub(crate) mod catalog;
+mod chat;
+pub(crate) mod list;
+pub(crate) mod logits;
+pub(crate) mod perplexity;
+pub(crate) mod pull;
+pub(crate) mod rm;
+pub(crate) mod run;
+pub(crate) mod show;
+pub(crate) mod template;
+pub(crate) mod tokenize;
+pub(crate) mod validate;
+
+use anyhow::{Context, Result};
+use dunlin::{
+    DeviceConfiguration, Hub, HubConfig, KvElement, Lm, LoadEvent, LoadOptions, ModelRef,
+    TokenizerFile,
+};
+
+use crate::args::{Cli, Command, Global, Kv, LoadArgs};
+use crate::progress::ProgressView;
+use crate::terminal::Terminal;
+
+/// Carries out the command.
+///
+/// # Errors
+/// What the command says; `exit` turns it into words and an exit code.
+pub(crate) fn run(cli: Cli, terminal: &Terminal) -> Result<()> {
+    let global = cli.global;
+    match cli.command {
+        Command::Run(args) => run::execute(&args, global, terminal),
+        Command::Pull(args) => pull::execute(&args, global, terminal),
+        Command::List(args) => list::execute(&args, global, terminal),
+        Command::Show(args) => show::execute(&args, global),
+        Command::Rm(args) => rm::execute(&args, global, terminal),
+        Command::Catalog(args) => catalog::execute(&args, global, terminal),
+        Command::Validate(args) => validate::execute(&args, terminal),
+        Command::Cache(args) => cache::execute(&args, global, terminal),
+        Command::Tokenize(args) => tokenize::execute(&args, global, terminal),
+        Command::Template(args) => template::execute(&args, global, terminal),
+        Command::Logits(args) => logits::execute(&args, global, terminal),
+        Command::Perplexity(args) => perplexity::execute(&args, global, terminal),
+    }
+}
+
+/// The hub as the environment and the flags say.
+fn hub(global: Global) -> Result<Hub> {
+    let mut config = HubConfig::from_env()?;
+    config.offline |= global.offline;
+    Ok(Hub::new(config)?)
+}
+
+/// Loads a model, fetching it where it is not here.
+fn load(model: &str, args: &LoadArgs, kv: Kv, global: Global, terminal: &Terminal) -> Result<Lm> {
+    let model: ModelRef = model.parse()?;
+    let mut view = ProgressView::new(terminal);
+    let mut device = DeviceConfiguration::cpu();
+    device.threads = args.threads;
+    let mut options = options(global, &mut view)
+        .with_device(device)
+        .with_kv_element(match kv {
+            Kv::F16 => KvElement::F16,
+            Kv::F32 => KvElement::F32,
+        });
+    options.context_length = args.context;
+    Lm::load(model.clone(), options).with_context(|| format!("{model} cannot be loaded"))
+}
+
+/// Opens tokenizer and chat template of a model, fetching it where it is not here.
+fn open_text(model: &str, global: Global, terminal: &Terminal) -> Result<TokenizerFile> {
+    let model: ModelRef = model.parse()?;
+    let mut view = ProgressView::new(terminal);
+    let mut options = options(global, &mut view);
+    TokenizerFile::open(&model, &mut options).with_context(|| format!("{model} cannot be opened"))
+}
+
+fn options<'a>(global: Global, view: &'a mut ProgressView) -> LoadOptions<'a> {
+    LoadOptions::new()
+        .with_offline(global.offline)
+        .with_progress(|event| match event {
+            LoadEvent::Hub(progress) => view.fetch(progress),
+            LoadEvent::Loading { done, total } => view.load(done, total),
+            _ => std::ops::ControlFlow::Continue(()),
+        })
+}
+
+/// All of stdin as text.
+fn read_stdin() -> Result<String> {
+    std::io::read_to_string(std::io::stdin()).context("stdin cannot be read as UTF-8 text")
+}

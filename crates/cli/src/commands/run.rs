@@ -1,0 +1,293 @@
+//! `dunlin run`: one answer, or a chat.
+
+use anyhow::{Result, anyhow};
+use clap::Args;
+use dunlin::{
+    CancelToken, Error, Event, FinishReason, GenerateOptions, Lm, Message, Prompt, SamplerConfig,
+    Usage,
+};
+use serde_json::json;
+
+use super::chat;
+use crate::args::{Global, Kv, LoadArgs, at_least_one};
+use crate::exit::{self, Finished};
+use crate::terminal::Terminal;
+use crate::{interrupt, lists, output};
+
+/// Tokens of a plain completion that nobody limited: a base model knows no end.
+const RAW_MAX_TOKENS: usize = 256;
+
+const EXAMPLES: &str = "\
+Examples:
+  dunlin run smollm2:135m \"What is the capital of France?\"
+  dunlin run smollm2:135m --system \"Answer in one word.\" --temperature 0 \"Largest planet?\"
+  git diff | dunlin run qwen2.5-coder:0.5b --system \"Write a commit message for this diff.\"
+  dunlin run gemma3:270m --raw --max-tokens 64 \"Once upon a time\"
+  dunlin run smollm2:135m --json --seed 7 \"Say hello\"
+  dunlin run smollm2:135m                       chat; /help shows its commands
+
+The prompt is the argument, else stdin (its last line end left out), else typed in a chat. Ctrl-C stops an answer; in
+a chat the program goes on.
+
+With --json: {\"text\",\"finish_reason\",\"usage\":{\"prompt_tokens\",\"completion_tokens\",\"prompt_tokens_per_second\",
+\"completion_tokens_per_second\"}}; finish_reason is stop, length or cancelled. Without it the answer streams to stdout
+as it is made, and a line end follows where it has none.";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct RunArgs {
+    /// Name of the catalog, hf:owner/repo[:quant-or-file][@revision], address or path
+    pub(super) model: String,
+    /// What to ask; `-` reads stdin
+    prompt: Option<String>,
+    /// How the model shall behave
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["raw", "ids"])]
+    pub(super) system: Option<String>,
+    /// Continue the text itself, without chat template: the way of base models
+    #[arg(long)]
+    pub(super) raw: bool,
+    /// With --raw: read texts of control tokens in the prompt, such as <|fim_prefix|>, as these tokens
+    #[arg(long, requires = "raw")]
+    parse_special: bool,
+    /// Continue these token ids exactly as they are (1,2,3 or a file)
+    #[arg(long, value_name = "LIST|FILE", conflicts_with_all = ["prompt", "raw"])]
+    ids: Option<String>,
+    /// Print one JSON object at the end
+    #[arg(long)]
+    json: bool,
+    /// Say tokens, speed and seed on stderr
+    #[arg(long, short)]
+    pub(super) verbose: bool,
+    #[command(flatten)]
+    pub(super) generate: GenerateArgs,
+    #[command(flatten)]
+    load: LoadArgs,
+    /// Number type of the KV cache
+    #[arg(long, value_enum, default_value_t = Kv::F16, help_heading = "Loading")]
+    kv: Kv,
+}
+
+/// How the answer is chosen.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Answer")]
+pub(super) struct GenerateArgs {
+    /// Most tokens of the answer [default: the context; 256 with --raw or --ids]
+    #[arg(long, short = 'n', value_name = "N", value_parser = at_least_one)]
+    max_tokens: Option<usize>,
+    /// Below 1 the likely words become likelier; 0 always takes the likeliest [default: 0.8]
+    #[arg(long, short, value_name = "T", allow_negative_numbers = true)]
+    temperature: Option<f32>,
+    /// Choose among this many likeliest tokens; 0: all [default: 40]
+    #[arg(long, value_name = "K")]
+    top_k: Option<usize>,
+    /// Choose among the likeliest tokens that have this probability together [default: 0.95]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    top_p: Option<f32>,
+    /// Leave out tokens below this part of the likeliest one's probability [default: 0.05]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    min_p: Option<f32>,
+    /// Make recent tokens less likely; 1: off [default: 1]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    repeat_penalty: Option<f32>,
+    /// Subtract this for each recent use of a token [default: 0]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    frequency_penalty: Option<f32>,
+    /// Subtract this once from every recent token [default: 0]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    presence_penalty: Option<f32>,
+    /// Same seed, prompt and threads: same answer [default: another one each time]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// End the answer before this text; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+}
+
+impl GenerateArgs {
+    pub(super) fn options(&self) -> GenerateOptions {
+        let default = SamplerConfig::default();
+        let sampler = SamplerConfig {
+            temperature: self.temperature.unwrap_or(default.temperature),
+            top_k: self.top_k.unwrap_or(default.top_k),
+            top_p: self.top_p.unwrap_or(default.top_p),
+            min_p: self.min_p.unwrap_or(default.min_p),
+            repetition_penalty: self.repeat_penalty.unwrap_or(default.repetition_penalty),
+            frequency_penalty: self.frequency_penalty.unwrap_or(default.frequency_penalty),
+            presence_penalty: self.presence_penalty.unwrap_or(default.presence_penalty),
+            ..default
+        };
+        let mut options = GenerateOptions::new().with_sampler(sampler);
+        options.max_tokens = self.max_tokens;
+        options.seed = self.seed;
+        options.stop.clone_from(&self.stop);
+        options
+    }
+}
+
+pub(crate) fn execute(args: &RunArgs, global: Global, terminal: &Terminal) -> Result<()> {
+    let is_raw = args.raw || args.ids.is_some();
+    let text = match (&args.prompt, &args.ids) {
+        (_, Some(_)) => None,
+        (Some(prompt), None) if prompt != "-" => Some(prompt.clone()),
+        (None, None) if terminal.stdin => None,
+        _ => Some(without_line_end(super::read_stdin()?)),
+    };
+    // A list that cannot be read is said before a model is loaded.
+    let ids = args.ids.as_deref().map(lists::parse_or_read).transpose()?;
+    let is_chat = text.is_none() && ids.is_none();
+    if is_chat && (args.json || !terminal.stdout) {
+        let message = "there is no prompt: give it as argument or on stdin (a chat needs a terminal, without --json)";
+        return Err(exit::Usage(message.to_owned()).into());
+    }
+    let mut options = args.generate.options();
+    if is_raw {
+        options.max_tokens.get_or_insert(RAW_MAX_TOKENS);
+    }
+
+    let lm = super::load(&args.model, &args.load, args.kv, global, terminal)?;
+    if !is_raw {
+        require_template(&lm, &args.model)?;
+    }
+    let prompt = match (text, ids) {
+        (_, Some(ids)) => Prompt::Tokens(ids),
+        (Some(text), None) if args.parse_special => {
+            Prompt::Tokens(with_control_tokens(&lm, &text)?)
+        }
+        (Some(text), None) if args.raw => Prompt::Text(text),
+        (Some(text), None) => Prompt::Chat(messages(args.system.as_deref(), text)),
+        (None, None) => return chat::execute(&lm, args, &options, terminal),
+    };
+    let (text, reason, usage) = answer(&lm, &prompt, &options, !args.json, terminal)?;
+    if args.json {
+        output::json(&json!({
+            "text": text,
+            "finish_reason": reason.as_str(),
+            "usage": {
+                "prompt_tokens": usage.prompt_tokens,
+                "completion_tokens": usage.completion_tokens,
+                "prompt_tokens_per_second": usage.prompt_tokens_per_second(),
+                "completion_tokens_per_second": usage.completion_tokens_per_second(),
+            },
+        }))?;
+    } else {
+        explain_end(&reason, &lm, &usage, terminal);
+    }
+    if args.verbose {
+        say_usage(&usage, terminal);
+    }
+    match reason {
+        FinishReason::Cancelled => Err(Finished(interrupt::EXIT_CODE).into()),
+        _ => Ok(()),
+    }
+}
+
+/// # Errors
+/// The model is a base model.
+fn require_template(lm: &Lm, model: &str) -> Result<()> {
+    match lm.chat_template() {
+        Ok(_) => Ok(()),
+        Err(Error::NoChatTemplate) => Err(anyhow!(
+            "{model} has no chat template: it is a base model, which continues text instead of answering. \
+             Let it continue yours with `dunlin run {model} --raw \"Once upon a time\"`, or choose its chat \
+             (\"instruct\") variant"
+        )),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Generates one answer, shown piece by piece where `show` says so, until its end or Ctrl-C.
+///
+/// # Errors
+/// The prompt does not fit or cannot be used, or stdout is closed.
+pub(super) fn answer(
+    lm: &Lm,
+    prompt: &Prompt,
+    options: &GenerateOptions,
+    show: bool,
+    terminal: &Terminal,
+) -> Result<(String, FinishReason, Usage)> {
+    let cancel = CancelToken::new();
+    let switch = cancel.clone();
+    let _work = interrupt::begin(move || switch.cancel());
+    let options = options.clone().with_cancel(cancel);
+    let mut text = String::new();
+    for event in lm.generate(prompt, &options)? {
+        match event? {
+            Event::Text(piece) => {
+                if show {
+                    terminal.answer(&piece)?;
+                }
+                text.push_str(&piece);
+            }
+            Event::End { reason, usage } => {
+                if show && !text.ends_with('\n') {
+                    terminal.answer("\n")?;
+                }
+                return Ok((text, reason, usage));
+            }
+        }
+    }
+    Err(anyhow!("the answer broke off without an end"))
+}
+
+/// Says where an answer ended for another reason than that it was complete.
+pub(super) fn explain_end(reason: &FinishReason, lm: &Lm, usage: &Usage, terminal: &Terminal) {
+    match reason {
+        FinishReason::ContextFull => terminal.note(format_args!(
+            "(the context of {} tokens is full; --context sets another length)",
+            lm.context_length()
+        )),
+        FinishReason::Length => terminal.note(format_args!(
+            "(stopped after {} tokens; --max-tokens sets another limit)",
+            usage.completion_tokens
+        )),
+        FinishReason::Cancelled => terminal.note("(interrupted)"),
+        _ => {}
+    }
+}
+
+pub(super) fn say_usage(usage: &Usage, terminal: &Terminal) {
+    let kept = match usage.cached_prompt_tokens {
+        0 => String::new(),
+        kept => format!(", {kept} of them kept from before"),
+    };
+    terminal.say(format_args!(
+        "prompt: {} tokens{kept}, {:.1} tokens/s; answer: {} tokens, {:.1} tokens/s; seed {}",
+        usage.prompt_tokens,
+        usage.prompt_tokens_per_second(),
+        usage.completion_tokens,
+        usage.completion_tokens_per_second(),
+        usage.seed,
+    ));
+}
+
+fn messages(system: Option<&str>, text: String) -> Vec<Message> {
+    system
+        .map(Message::system)
+        .into_iter()
+        .chain([Message::user(text)])
+        .collect()
+}
+
+/// The ids of a completion's text with control tokens read, BOS in front where the model wants it and the text has none.
+fn with_control_tokens(lm: &Lm, text: &str) -> Result<Vec<u32>> {
+    let tokenizer = lm.tokenizer();
+    let mut ids = tokenizer.encode(text, true)?;
+    if let Some(bos) = tokenizer.bos().filter(|_| tokenizer.adds_bos())
+        && ids.first() != Some(&bos)
+    {
+        ids.insert(0, bos);
+    }
+    Ok(ids)
+}
+
+/// `echo` and editors end a text with a line end that is not meant as part of it.
+fn without_line_end(mut text: String) -> String {
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    text
+}
