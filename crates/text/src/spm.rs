@@ -2,9 +2,9 @@
 //! a token, the union with the best score is merged first, the leftmost among equals
 //! (SentencePiece, `bpe_model.cc`); what is no token in the end becomes bytes.
 //!
-//! This works straight on the scores, where the `tokenizers` crate needs the list of merges that
-//! the scores imply: rebuilding it (514,000 merges for Gemma) took 1.1 s, this construction takes
-//! none.
+//! This works straight on the scores. The `tokenizers` crate needs the list of merges that the
+//! scores imply; rebuilding it for Gemma (513,511 merges) and building the crate's tables of it
+//! takes 0.8 s, this construction less than a tenth of that.
 
 use std::{cmp::Ordering, collections::BinaryHeap};
 

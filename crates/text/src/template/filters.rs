@@ -2,7 +2,7 @@
 
 use minijinja::{
     Environment, Error, ErrorKind, State, Value,
-    value::{ValueKind, from_args},
+    value::{StringInput, Tuple, ValueKind, from_args},
 };
 
 use super::{Raised, python};
@@ -10,7 +10,9 @@ use super::{Raised, python};
 pub(super) fn install(environment: &mut Environment<'static>) {
     environment.set_unknown_method_callback(method);
     environment.add_function("raise_exception", raise_exception);
+    environment.set_formatter(python::print);
     environment.add_filter("tojson", python::tojson);
+    environment.add_filter("trim", trim);
     environment.add_test("sequence", is_sequence);
     environment.add_test("number", is_number);
 }
@@ -45,6 +47,9 @@ fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Resul
 
 fn string_method(text: &str, name: &str, args: &[Value]) -> Option<Result<Value, Error>> {
     Some(match name {
+        "strip" if args.is_empty() => Ok(Value::from(text.trim_matches(is_space))),
+        "lstrip" if args.is_empty() => Ok(Value::from(text.trim_start_matches(is_space))),
+        "rstrip" if args.is_empty() => Ok(Value::from(text.trim_end_matches(is_space))),
         "removeprefix" => from_args(args)
             .map(|(prefix,): (&str,)| Value::from(text.strip_prefix(prefix).unwrap_or(text))),
         "removesuffix" => from_args(args)
@@ -74,5 +79,18 @@ fn string_method(text: &str, name: &str, args: &[Value]) -> Option<Result<Value,
 }
 
 fn triple(pieces: [&str; 3]) -> Value {
-    pieces.into_iter().map(Value::from).collect()
+    Value::from(Tuple::from(pieces.map(Value::from)))
+}
+
+/// What Python strips: white space and the separators of ASCII.
+fn is_space(c: char) -> bool {
+    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
+}
+
+fn trim(text: StringInput<'_>, characters: Option<&str>) -> String {
+    let text = text.as_str();
+    match characters {
+        Some(characters) => text.trim_matches(|c| characters.contains(c)).to_owned(),
+        None => text.trim_matches(is_space).to_owned(),
+    }
 }

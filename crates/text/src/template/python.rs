@@ -3,13 +3,15 @@
 use std::fmt::Write;
 
 use minijinja::{
-    Error, ErrorKind, State, Value,
+    Error, ErrorKind, Output, State, Value, escape_formatter,
     value::{Kwargs, Rest, ValueKind},
 };
 
 /// Values nested deeper than this are refused; Python's own limit is near 1000, real tools stay
 /// under 20.
 const MAX_DEPTH: usize = 128;
+/// What minijinja charges for its own conversions of lists and maps to text.
+const BYTES_PER_FUEL: usize = 4;
 
 /// The `tojson` filter of transformers: `json.dumps` with `ensure_ascii=False`, and neither HTML
 /// escapes nor a space less than Python writes. Takes `ensure_ascii`, `indent`, `separators` and
@@ -211,15 +213,11 @@ impl JsonWriter<'_, '_, '_> {
     }
 
     /// A small list can hold the same large one many times over, so the text is paid for as it
-    /// grows, not when it is done. One fuel is about 64 bytes; a visited value costs one byte more.
+    /// grows, not when it is done.
     fn charge(&mut self) -> Result<(), Error> {
-        let produced = self.out.len() + 1;
-        let fuel = (produced - self.charged.min(produced)) / 64;
-        if fuel > 0 {
-            self.charged += fuel * 64;
-            self.state.consume_fuel(fuel as u64)?;
-        }
-        Ok(())
+        let fuel = (self.out.len() - self.charged) / BYTES_PER_FUEL;
+        self.charged += fuel * BYTES_PER_FUEL;
+        self.state.consume_fuel(fuel as u64)
     }
 }
 
@@ -229,6 +227,21 @@ fn number(value: &Value) -> String {
         return value.to_string();
     }
     f64::try_from(value.clone()).map_or_else(|_| value.to_string(), float)
+}
+
+/// Prints a value: numbers with a fraction as Python does, all else as minijinja does.
+pub(super) fn print(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
+    if value.kind() == ValueKind::Number && !value.is_integer() {
+        let text = number(value);
+        let text = match text.as_str() {
+            "NaN" => "nan",
+            "Infinity" => "inf",
+            "-Infinity" => "-inf",
+            text => text,
+        };
+        return out.write_str(text).map_err(Error::from);
+    }
+    escape_formatter(out, state, value)
 }
 
 fn float(value: f64) -> String {
