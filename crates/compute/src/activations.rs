@@ -2,7 +2,7 @@
 
 use crate::panels::BLOCK;
 use crate::pool::Pool;
-use crate::simd::{Kernel, Simd};
+use crate::simd::{Kernel, Simd, each};
 use crate::tier::Tier;
 
 /// Rows `[tokens, cols]` in `f32`, with room for their quantized twin.
@@ -177,7 +177,7 @@ impl Kernel for Quantize<'_> {
                 &padded
             };
             // SAFETY: `x` and `codes` have 32 elements, read and written 8 at a time.
-            let v: [S::F; 4] = std::array::from_fn(|i| unsafe { s.load(x.as_ptr().add(8 * i)) });
+            let v: [S::F; 4] = each!(4; i => unsafe { s.load(x.as_ptr().add(8 * i)) });
             let largest = v.iter().fold(s.splat(0.0), |m, &v| s.max(m, s.abs(v)));
             let largest = s.largest(largest);
             // `max` drops NaN on some tiers: the sum keeps it, and turns infinities of both signs into one too.

@@ -9,7 +9,7 @@
 //! but for the rest of their block.
 
 use crate::pool::Pool;
-use crate::simd::{Kernel, Simd, exp};
+use crate::simd::{Kernel, Simd, each, exp};
 use crate::tier::Tier;
 
 /// Positions in a block of the cache.
@@ -479,7 +479,7 @@ fn dots<S: Simd, E: Element, const R: usize>(
     for (d, keys) in keys.chunks_exact(POSITIONS_PER_BLOCK).enumerate() {
         // SAFETY: `keys` has 32 elements; a query has `head_dim_k`, as many as there are chunks.
         unsafe {
-            let k: [S::F; 4] = std::array::from_fn(|i| E::load(s, keys.as_ptr().add(8 * i)));
+            let k: [S::F; 4] = each!(4; i => E::load(s, keys.as_ptr().add(8 * i)));
             for r in 0..R {
                 let q = s.splat(*q[r].add(d));
                 for i in 0..4 {
@@ -515,7 +515,7 @@ fn softmax<S: Simd>(
     scores[..from].fill(f32::NEG_INFINITY);
     scores[to..].fill(f32::NEG_INFINITY);
     // SAFETY: there are 32 scores.
-    let v: [S::F; 4] = std::array::from_fn(|i| unsafe { s.load(scores.as_ptr().add(8 * i)) });
+    let v: [S::F; 4] = each!(4; i => unsafe { s.load(scores.as_ptr().add(8 * i)) });
     let new = s
         .largest(s.max(s.max(v[0], v[1]), s.max(v[2], v[3])))
         .max(*largest);
@@ -611,7 +611,10 @@ unsafe fn weigh_part<S: Simd, E: Element, const R: usize, const N: usize>(
 ) {
     let mut acc = [[s.splat(0.0); N]; R];
     for p in 0..count {
-        let v: [S::F; N] = std::array::from_fn(|i| E::load(s, values.add(p * dim + 8 * i)));
+        let mut v = [s.splat(0.0); N];
+        for i in 0..N {
+            v[i] = E::load(s, values.add(p * dim + 8 * i));
+        }
         for r in 0..R {
             let weight = s.splat(scores[first + r][p]);
             for i in 0..N {

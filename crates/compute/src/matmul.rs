@@ -7,7 +7,7 @@
 use crate::activations::Activations;
 use crate::panels::*;
 use crate::pool::Pool;
-use crate::simd::{Kernel, Simd};
+use crate::simd::{Kernel, Simd, each};
 use crate::tier::Tier;
 
 /// Up to so many tokens a panel is multiplied straight from memory; four cost about as much as one there.
@@ -245,7 +245,7 @@ unsafe fn accumulate<S: Simd, U: Unit>(
     let scale = s.splat(*row.scales.add(n));
     if U::HALVES {
         for h in 0..2 {
-            let w: [S::B; 4] = std::array::from_fn(|j| block.codes[4 * h + j]);
+            let w: [S::B; 4] = each!(4; j => block.codes[4 * h + j]);
             let dot = s.to_f32(s.dot_unsigned::<4, 2>(&w, codes.add(16 * h)));
             acc = s.fma(s.mul(block.s[h], scale), dot, acc);
             acc = s.fma(block.m[h], s.splat(*row.sums.add(3 * n + h)), acc);
@@ -365,12 +365,15 @@ fn tile<S: Simd, U: Unit, const T: usize>(
 ) {
     // SAFETY: `many` unpacked `blocks` blocks; each row has them from its start on; sums have 8 elements.
     unsafe {
-        let mut acc: [S::F; T] = std::array::from_fn(|t| s.load(sums[t].as_ptr()));
+        let mut acc = [s.splat(0.0); T];
+        for t in 0..T {
+            acc[t] = s.load(sums[t].as_ptr());
+        }
         for n in 0..blocks {
             let codes = (&raw const (*p).codes).cast::<u8>().add(n * BLOCK * ROWS);
             let scales = (&raw const (*p).scales).cast::<f32>().add(n * 4 * ROWS);
             let block = Block {
-                codes: std::array::from_fn(|j| s.load_b(codes.add(32 * j))),
+                codes: each!(8; j => s.load_b(codes.add(32 * j))),
                 s: [
                     s.load(scales),
                     if U::HALVES {

@@ -13,7 +13,7 @@
 //! kept, except that the 4-bit scales of Q2_K and the 6-bit ones of Q3_K, Q4_K and Q5_K take 8 bits here (0.5 and 0.125
 //! bits per weight more).
 
-use crate::simd::Simd;
+use crate::simd::{Simd, each};
 use dunlin_format::DType;
 
 /// Rows in a panel.
@@ -171,11 +171,8 @@ pub(crate) trait Unit: 'static {
 #[inline(always)]
 unsafe fn nibbles<S: Simd>(s: S, p: *const u8) -> [S::B; 8] {
     // SAFETY: the caller has 128 bytes at `p`.
-    let v: [S::B; 4] = std::array::from_fn(|i| unsafe { s.load_b(p.add(32 * i)) });
-    std::array::from_fn(|j| {
-        let v = v[j % 4];
-        s.and_b(if j < 4 { v } else { s.shr::<4>(v) }, 15)
-    })
+    let v: [S::B; 4] = each!(4; i => unsafe { s.load_b(p.add(32 * i)) });
+    each!(8; j => s.and_b(if j < 4 { v[j] } else { s.shr::<4>(v[j % 4]) }, 15))
 }
 
 /// Bit `j` of each byte at `p`, moved to bit `TO`, for step `j`.
@@ -212,32 +209,25 @@ unsafe fn bits<S: Simd, const TO: u8>(s: S, p: *const u8) -> [S::B; 8] {
 /// The 2-bit fields of 2 vectors at `p`, moved to bits `TO` (0 or 4) and up.
 #[inline(always)]
 unsafe fn pairs<S: Simd, const TO: u8>(s: S, p: *const u8) -> [S::B; 8] {
-    std::array::from_fn(|j| {
-        // SAFETY: the caller has 64 bytes at `p`.
-        let v = unsafe { s.load_b(p.add(32 * (j / 4))) };
-        if TO == 0 {
-            let v = match j % 4 {
-                0 => v,
-                1 => s.shr::<2>(v),
-                2 => s.shr::<4>(v),
-                _ => s.shr::<6>(v),
-            };
-            s.and_b(v, 0x03)
-        } else {
-            let v = match j % 4 {
-                0 => s.shl::<4>(v),
-                1 => s.shl::<2>(v),
-                2 => v,
-                _ => s.shr::<2>(v),
-            };
-            s.and_b(v, 0x30)
-        }
+    // SAFETY: the caller has 64 bytes at `p`.
+    let v: [S::B; 2] = each!(2; i => unsafe { s.load_b(p.add(32 * i)) });
+    each!(8; j => {
+        let v: S::B = v[j / 4];
+        let shifted = match (TO, j % 4) {
+            (0, 0) | (4, 2) => v,
+            (0, 1) | (4, 3) => s.shr::<2>(v),
+            (0, 2) => s.shr::<4>(v),
+            (0, _) => s.shr::<6>(v),
+            (_, 0) => s.shl::<4>(v),
+            (_, _) => s.shl::<2>(v),
+        };
+        s.and_b(shifted, 3 << TO)
     })
 }
 
 #[inline(always)]
 fn merge<S: Simd>(s: S, a: [S::B; 8], b: [S::B; 8]) -> [S::B; 8] {
-    std::array::from_fn(|j| s.or_b(a[j], b[j]))
+    each!(8; j => s.or_b(a[j], b[j]))
 }
 
 /// Signed codes as the tier wants them, with the offset that undoes the bias.
@@ -246,7 +236,7 @@ fn signed<S: Simd>(s: S, codes: [S::B; 8], scale: S::F) -> Block<S> {
     if S::BIASED {
         let m = s.mul(scale, s.splat(-128.0));
         Block {
-            codes: codes.map(|c| s.xor_b(c, 0x80)),
+            codes: each!(8; j => s.xor_b(codes[j], 0x80)),
             s: [scale; 2],
             m: [m; 2],
         }
@@ -313,7 +303,7 @@ impl Unit for Q8_0 {
     unsafe fn block<S: Simd>(s: S, p: *const u8, _: usize) -> Block<S> {
         signed(
             s,
-            std::array::from_fn(|j| s.load_b(p.add(16 + 32 * j))),
+            each!(8; j => s.load_b(p.add(16 + 32 * j))),
             s.load_f16(p.cast()),
         )
     }
@@ -332,7 +322,8 @@ impl Unit for IQ4_NL {
     #[inline(always)]
     #[allow(unsafe_op_in_unsafe_fn)]
     unsafe fn block<S: Simd>(s: S, p: *const u8, _: usize) -> Block<S> {
-        let codes = nibbles(s, p.add(16)).map(|c| s.lookup(&IQ4_VALUES, c));
+        let codes = nibbles(s, p.add(16));
+        let codes = each!(8; j => s.lookup(&IQ4_VALUES, codes[j]));
         signed(s, codes, s.load_f16(p.cast()))
     }
 }
@@ -355,8 +346,8 @@ impl Unit for Q2_K {
         let q = p.add(32 + 96 * b);
         Block {
             codes: pairs::<S, 0>(s, q.add(32)),
-            s: std::array::from_fn(|h| s.mul(d, s.load_u8(q.add(8 * h)))),
-            m: std::array::from_fn(|h| s.mul(minus, s.load_u8(q.add(16 + 8 * h)))),
+            s: each!(2; h => s.mul(d, s.load_u8(q.add(8 * h)))),
+            m: each!(2; h => s.mul(minus, s.load_u8(q.add(16 + 8 * h)))),
         }
     }
 }
@@ -376,11 +367,11 @@ impl Unit for Q3_K {
     unsafe fn block<S: Simd>(s: S, p: *const u8, b: usize) -> Block<S> {
         let d = s.load_f16(p.cast());
         let q = p.add(16 + 112 * b);
-        let scales: [S::F; 2] = std::array::from_fn(|h| s.mul(d, s.load_i8(q.add(8 * h))));
+        let scales: [S::F; 2] = each!(2; h => s.mul(d, s.load_i8(q.add(8 * h))));
         Block {
             codes: merge(s, pairs::<S, 0>(s, q.add(48)), bits::<S, 2>(s, q.add(16))),
             s: scales,
-            m: scales.map(|x| s.mul(x, s.splat(-4.0))),
+            m: each!(2; h => s.mul(scales[h], s.splat(-4.0))),
         }
     }
 }
@@ -456,11 +447,11 @@ impl Unit for Q6_K {
     unsafe fn block<S: Simd>(s: S, p: *const u8, b: usize) -> Block<S> {
         let d = s.load_f16(p.cast());
         let q = p.add(16 + 208 * b);
-        let scales: [S::F; 2] = std::array::from_fn(|h| s.mul(d, s.load_i8(q.add(8 * h))));
+        let scales: [S::F; 2] = each!(2; h => s.mul(d, s.load_i8(q.add(8 * h))));
         Block {
             codes: merge(s, nibbles(s, q.add(80)), pairs::<S, 4>(s, q.add(16))),
             s: scales,
-            m: scales.map(|x| s.mul(x, s.splat(-32.0))),
+            m: each!(2; h => s.mul(scales[h], s.splat(-32.0))),
         }
     }
 }
@@ -479,7 +470,8 @@ impl Unit for IQ4_XS {
     #[allow(unsafe_op_in_unsafe_fn)]
     unsafe fn block<S: Simd>(s: S, p: *const u8, b: usize) -> Block<S> {
         let q = p.add(16 + 136 * b);
-        let codes = nibbles(s, q.add(8)).map(|c| s.lookup(&IQ4_VALUES, c));
+        let codes = nibbles(s, q.add(8));
+        let codes = each!(8; j => s.lookup(&IQ4_VALUES, codes[j]));
         signed(s, codes, s.mul(s.load_f16(p.cast()), s.load_i8(q)))
     }
 }

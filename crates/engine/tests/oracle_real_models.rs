@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use common::{argmax, integers, json, shared};
 use dunlin_engine::reference::Oracle;
 use dunlin_format::Gguf;
+use dunlin_text::Tokenizer;
 use serde_json::Value;
 
 /// The model file's name, the reference's name, and how far a log-probability may be off. llama.cpp rounds Gemma's GELU
@@ -72,6 +73,49 @@ fn check_prompt(file: &str, oracle: &Oracle, prompt: &Value, tolerance: f64) {
     assert!(worst < tolerance, "{file}: {worst}");
     for (step, expected) in greedy_ids[..clear].iter().enumerate() {
         assert_eq!(argmax(&logits[step]), *expected, "{file}, step {step}");
+    }
+}
+
+/// llama.cpp's method: the text is tokenized once and cut into windows of 512 tokens; each is run alone, its first token
+/// replaced by BOS where the model wants one, and the second half is scored.
+#[test]
+fn perplexity_of_four_windows_is_that_of_llama_cpp_in_f32() {
+    const WINDOW: usize = 512;
+    let (Some(shared), Some(models)) = (shared(), models()) else {
+        return;
+    };
+    let text = std::fs::read_to_string(shared.join("reference/jargon-50k.txt")).unwrap();
+    let expected = json(&shared.join("reference/perplexity.json"));
+    for (file, reference, _) in MODELS {
+        let gguf = Gguf::open(&models.join(file)).unwrap();
+        let tokenizer = Tokenizer::from_gguf(gguf.metadata()).unwrap();
+        let ids = tokenizer.add_special(tokenizer.encode(&text, false).unwrap());
+        let oracle = Oracle::new(&gguf).unwrap();
+
+        let (mut sum, mut count) = (0.0, 0);
+        for (index, window) in ids.chunks_exact(WINDOW).take(4).enumerate() {
+            let mut window = window.to_vec();
+            if tokenizer.adds_bos() {
+                window[0] = tokenizer.bos().unwrap();
+            }
+            let positions = Vec::from_iter(WINDOW / 2..WINDOW - 1);
+            let logits = oracle.logits_at(&window, &positions).unwrap();
+            for (position, logits) in positions.iter().zip(&logits) {
+                sum -= log_probability(logits, window[position + 1] as usize);
+                count += 1;
+            }
+            let found = (sum / f64::from(count)).exp();
+            let expected = expected["models"][reference]["running"][index]
+                .as_f64()
+                .unwrap();
+            let difference = (found / expected - 1.0).abs();
+            println!(
+                "{file}, {} windows: {found:.4}, expected {expected:.4}: {:.4} %",
+                index + 1,
+                difference * 100.0
+            );
+            assert!(difference < 0.0005, "{file}");
+        }
     }
 }
 

@@ -11,6 +11,82 @@ pub(crate) mod vnni;
 
 pub(crate) use portable::Portable;
 
+/// An array of 2, 4 or 8 values of an expression of its index.
+///
+/// `array::from_fn` and `array::map` call closures that the compiler may leave out of line, where they lose the instruction
+/// set of their caller: a load becomes a function call. This writes the values out.
+macro_rules! each {
+    (2; $i:ident => $e:expr) => {
+        [
+            {
+                let $i = 0;
+                $e
+            },
+            {
+                let $i = 1;
+                $e
+            },
+        ]
+    };
+    (4; $i:ident => $e:expr) => {
+        [
+            {
+                let $i = 0;
+                $e
+            },
+            {
+                let $i = 1;
+                $e
+            },
+            {
+                let $i = 2;
+                $e
+            },
+            {
+                let $i = 3;
+                $e
+            },
+        ]
+    };
+    (8; $i:ident => $e:expr) => {
+        [
+            {
+                let $i = 0;
+                $e
+            },
+            {
+                let $i = 1;
+                $e
+            },
+            {
+                let $i = 2;
+                $e
+            },
+            {
+                let $i = 3;
+                $e
+            },
+            {
+                let $i = 4;
+                $e
+            },
+            {
+                let $i = 5;
+                $e
+            },
+            {
+                let $i = 6;
+                $e
+            },
+            {
+                let $i = 7;
+                $e
+            },
+        ]
+    };
+}
+pub(crate) use each;
+
 /// A computation that is compiled once per tier.
 pub(crate) trait Kernel {
     type Output;

@@ -29,11 +29,14 @@ impl Simd for Avx512Vnni {
         w: &[__m256i; N],
         a: *const i8,
     ) -> __m256i {
-        let mut sum = _mm256_setzero_si256();
-        for (step, &w) in w.iter().enumerate() {
-            sum = _mm256_dpbusd_epi32(sum, w, broadcast4(a, step));
+        // Two sums: one instruction takes four cycles, and each waits for the one before it.
+        let mut sums = [_mm256_setzero_si256(); 2];
+        let mut step = 0;
+        while step < N {
+            sums[step % 2] = _mm256_dpbusd_epi32(sums[step % 2], w[step], broadcast4(a, step));
+            step += 1;
         }
-        sum
+        _mm256_add_epi32(sums[0], sums[1])
     }
 
     #[inline(always)]
