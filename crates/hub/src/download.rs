@@ -66,6 +66,8 @@ enum Outcome {
     Complete,
     /// Broke off; asking again goes on behind the last byte.
     Broken(String),
+    /// There is no way to the source at present.
+    Unreachable(String),
     /// The source has an error that may pass.
     Passing(u16),
 }
@@ -102,7 +104,8 @@ pub(crate) fn download(
             patience.renew(client.timing.stall);
         }
         attempts += 1;
-        let never_answered = part.done == start && patience.is_spent();
+        let has_no_way = matches!(outcome, Outcome::Unreachable(_));
+        let never_answered = part.done == start && (patience.is_spent() || has_no_way);
         if attempts >= client.timing.attempts || never_answered {
             return Err(give_up(job, part.done, start, attempts, outcome, patience));
         }
@@ -183,6 +186,7 @@ impl<'a> Part<'a> {
             Ok(answer) => answer,
             Err(Trouble::Final(error)) => return Err(error),
             Err(Trouble::Broken(reason)) => return Ok(Outcome::Broken(reason)),
+            Err(Trouble::Unreachable(reason)) => return Ok(Outcome::Unreachable(reason)),
             Err(Trouble::Silence(time)) => {
                 return Ok(Outcome::Broken(format!(
                     "nothing came within {} seconds",
@@ -260,7 +264,9 @@ impl<'a> Part<'a> {
                 Ok(Some(chunk)) => chunk,
                 Ok(None) => break,
                 Err(Trouble::Final(error)) => return Err(error),
-                Err(Trouble::Broken(reason)) => return Ok(Outcome::Broken(reason)),
+                Err(Trouble::Broken(reason) | Trouble::Unreachable(reason)) => {
+                    return Ok(Outcome::Broken(reason));
+                }
                 Err(Trouble::Silence(time)) => {
                     return Ok(Outcome::Broken(format!(
                         "silence for {} seconds",
@@ -448,7 +454,7 @@ fn give_up(
             };
         }
         Outcome::Passing(status) => format!("status {status}"),
-        Outcome::Broken(reason) => reason,
+        Outcome::Broken(reason) | Outcome::Unreachable(reason) => reason,
         Outcome::Complete => String::new(),
     };
     if done == start {

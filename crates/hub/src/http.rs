@@ -101,7 +101,10 @@ pub(crate) struct Answer {
 pub(crate) enum Trouble {
     /// The time was up without a byte.
     Silence(Duration),
-    /// The connection failed or broke; the reason in words.
+    /// There is no way to the source (name unknown, connection refused, certificate not trusted): asking again at
+    /// once gives the same.
+    Unreachable(String),
+    /// The connection broke; the reason in words.
     Broken(String),
     /// Trying again cannot help.
     Final(HubError),
@@ -118,6 +121,7 @@ enum Event {
     Head(u16, HeaderMap),
     Chunk(Vec<u8>),
     End,
+    Unreachable(String),
     Failed(String),
 }
 
@@ -210,7 +214,7 @@ impl Client {
             let last = attempt >= self.timing.attempts || patience.left <= pause;
             match result {
                 Err(Trouble::Final(error)) => return Err(error),
-                Err(trouble @ Trouble::Silence(_)) => {
+                Err(trouble @ (Trouble::Silence(_) | Trouble::Unreachable(_))) => {
                     return Err(no_answer(ask.url, trouble, patience));
                 }
                 Err(trouble) if last => return Err(no_answer(ask.url, trouble, patience)),
@@ -279,7 +283,7 @@ impl Answer {
         match wait(&self.events, patience, reporter)? {
             Event::Chunk(bytes) => Ok(Some(bytes)),
             Event::End => Ok(None),
-            Event::Failed(reason) => Err(Trouble::Broken(reason)),
+            Event::Failed(reason) | Event::Unreachable(reason) => Err(Trouble::Broken(reason)),
             Event::Head(..) => Err(Trouble::Broken("two answers to one request".to_owned())),
         }
     }
@@ -317,7 +321,7 @@ pub(crate) fn no_answer(url: &str, trouble: Trouble, patience: &Patience) -> Hub
             "nothing came within {} seconds",
             patience.limit.as_secs_f32()
         ),
-        Trouble::Broken(reason) => reason,
+        Trouble::Broken(reason) | Trouble::Unreachable(reason) => reason,
     };
     HubError::NoAnswer {
         host: host_of(url),
@@ -345,16 +349,18 @@ fn exchange(agent: &Agent, request: Request<()>, with_body: bool, events: &SyncS
     // A receiver that is gone has given this exchange up: every failed send ends the thread.
     let response = match agent.run(request) {
         Ok(response) => response,
-        Err(error) => return drop(events.send(Event::Failed(error.to_string()))),
+        Err(error) => return drop(events.send(failed_start(&error))),
     };
     let (parts, body) = response.into_parts();
     let has_more = with_body && !parts.status.is_redirection();
     if events
         .send(Event::Head(parts.status.as_u16(), parts.headers))
         .is_err()
-        || !has_more
     {
         return;
+    }
+    if !has_more {
+        return drop(events.send(Event::End));
     }
     let mut reader = body.into_reader();
     loop {
@@ -374,6 +380,30 @@ fn exchange(agent: &Agent, request: Request<()>, with_body: bool, events: &SyncS
     }
 }
 
+/// A connection that was made and then lost may succeed the next time; one that was never made will not so soon.
+fn failed_start(error: &ureq::Error) -> Event {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let was_made = match error {
+        ureq::Error::Io(error) => {
+            matches!(
+                error.kind(),
+                BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
+            )
+        }
+        ureq::Error::Protocol(_) => true,
+        _ => false,
+    };
+    let reason = match error {
+        ureq::Error::Io(error) => error.to_string(),
+        other => other.to_string(),
+    };
+    if was_made {
+        Event::Failed(reason)
+    } else {
+        Event::Unreachable(reason)
+    }
+}
+
 fn wait_for_head(
     events: &Receiver<Event>,
     patience: &mut Patience,
@@ -382,6 +412,7 @@ fn wait_for_head(
     match wait(events, patience, reporter)? {
         Event::Head(status, headers) => Ok((status, headers)),
         Event::Failed(reason) => Err(Trouble::Broken(reason)),
+        Event::Unreachable(reason) => Err(Trouble::Unreachable(reason)),
         Event::Chunk(_) | Event::End => Err(Trouble::Broken("a body without a head".to_owned())),
     }
 }
@@ -473,11 +504,10 @@ fn is_confidential(uri: &Uri) -> bool {
     uri.scheme_str() == Some("https") || is_loopback(uri)
 }
 
+/// The proxy, with the hosts that are asked without it: those of the user, and this machine, which a proxy elsewhere
+/// cannot reach.
 fn with_exceptions(address: &str, exceptions: Option<&str>) -> Result<ureq::Proxy, ureq::Error> {
     let plain = ureq::Proxy::new(address)?;
-    let Some(exceptions) = exceptions else {
-        return Ok(plain);
-    };
     let mut builder = ureq::Proxy::builder(plain.protocol())
         .host(plain.host())
         .port(plain.port());
@@ -487,11 +517,9 @@ fn with_exceptions(address: &str, exceptions: Option<&str>) -> Result<ureq::Prox
     if let Some(password) = plain.password() {
         builder = builder.password(password);
     }
-    for exception in exceptions
-        .split(',')
-        .map(str::trim)
-        .filter(|exception| !exception.is_empty())
-    {
+    let named = exceptions.unwrap_or_default().split(',').map(str::trim);
+    let here = ["localhost", "127.0.0.1", "::1", "[::1]"];
+    for exception in named.filter(|exception| !exception.is_empty()).chain(here) {
         builder = builder.no_proxy(exception);
     }
     builder.build()

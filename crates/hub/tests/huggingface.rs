@@ -84,7 +84,7 @@ fn a_file_that_the_python_hub_has_fetched_is_used_without_asking_anybody() {
     let removed = hub.cache().remove(&named("hf:o/r:Q4_0")).unwrap();
     assert_eq!(
         removed.kept,
-        [pulled.path.clone()],
+        std::slice::from_ref(&pulled.path),
         "what another program fetched stays"
     );
     assert!(pulled.path.exists());
@@ -422,4 +422,60 @@ fn small_files_without_a_hash_are_fetched_too() {
         fs::read_to_string(pulled.path.join("1_Pooling/config.json")).unwrap(),
         "{\"a\":1}"
     );
+}
+
+#[test]
+fn a_source_that_cannot_be_reached_at_all_costs_no_time() {
+    let closed = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let server = FakeHub::start();
+    server.put("/m.gguf", Page::of(b"model"));
+    let home = tempfile::tempdir().unwrap();
+    let mut settings = config(home.path(), &server);
+    settings.hf_endpoint = format!("http://{closed}");
+    settings.timing = dunlin_hub::Timing::default();
+    let hub = Hub::new(settings).unwrap();
+    let start = Instant::now();
+    let card = card_with_two_sources(&server.url("/m.gguf"), b"model");
+    let pulled = hub.pull_card(&card, &mut quiet).unwrap();
+    assert!(
+        start.elapsed() < Duration::from_millis(500),
+        "{:?}",
+        start.elapsed()
+    );
+    assert!(
+        pulled.notes[0].contains("did not answer"),
+        "{:?}",
+        pulled.notes
+    );
+}
+
+#[test]
+fn a_proxy_is_asked_except_for_this_machine_and_the_hosts_named() {
+    let (proxy, server) = (FakeHub::start(), FakeHub::start());
+    server.put("/m.gguf", Page::of(b"model"));
+    let home = tempfile::tempdir().unwrap();
+    let mut settings = config(home.path(), &server);
+    settings.proxy = Some(proxy.url(""));
+    settings.hf_endpoint = "https://hub.invalid".to_owned();
+    let hub = Hub::new(settings.clone()).unwrap();
+
+    hub.pull(&named(&server.url("/m.gguf")), &mut quiet)
+        .unwrap();
+    assert!(proxy.log().is_empty());
+    hub.pull(&named("hf:o/r"), &mut quiet).unwrap_err();
+    let seen = proxy.log();
+    assert_eq!(
+        (seen[0].method.as_str(), seen[0].path.as_str()),
+        ("CONNECT", "hub.invalid:443")
+    );
+
+    settings.no_proxy = Some("other.invalid, hub.invalid".to_owned());
+    Hub::new(settings)
+        .unwrap()
+        .pull(&named("hf:o/r"), &mut quiet)
+        .unwrap_err();
+    assert_eq!(proxy.log().len(), seen.len());
 }

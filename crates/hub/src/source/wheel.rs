@@ -87,7 +87,7 @@ impl Wheels<'_> {
         let status = pip.watch(
             limit,
             &mut |reporter| {
-                let done = bytes_below(&self.wheels_folder()).min(self.download_size);
+                let done = self.bytes_here(&incoming).min(self.download_size);
                 reporter.report(Progress::Downloading {
                     done,
                     total: Some(self.download_size),
@@ -105,6 +105,14 @@ impl Wheels<'_> {
         rename_durably(&wheel, &done)?;
         remove_if_there(&incoming)?;
         Ok(done)
+    }
+
+    /// Bytes of the wheels that are here and of the one that pip is fetching. For a moment pip has that one twice,
+    /// while it copies it from its temporary folder.
+    fn bytes_here(&self, incoming: &Path) -> u64 {
+        let fetching = bytes_below(&incoming.join("tmp"));
+        let fetched = bytes_below(incoming).saturating_sub(fetching);
+        bytes_below(&self.done_folder()) + fetching.max(fetched)
     }
 
     /// Joins the named entry of each wheel, in order, to one file.

@@ -257,7 +257,9 @@ impl FakeHub {
 
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
-fn read_head(reader: &mut impl BufRead) -> Option<(String, String, Vec<(String, String)>)> {
+type Headers = Vec<(String, String)>;
+
+fn read_head(reader: &mut impl BufRead) -> Option<(String, String, Headers)> {
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;
     let mut words = line.split_whitespace().map(str::to_owned);
