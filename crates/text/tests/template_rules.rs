@@ -58,25 +58,20 @@ fn prints_what_jinja_prints() {
 
 #[test]
 fn a_hostile_template_gets_an_error() {
-    let doubling = "{% set ns = namespace(s='x') %}{% for i in range(99) %}\
-                    {% set ns.s = ns.s ~ ns.s %}{% endfor %}";
-    let nested_lists = "{% set ns = namespace(s=[1]) %}{% for i in range(60) %}\
-                        {% set ns.s = [ns.s, ns.s] %}{% endfor %}{{ ns.s | tojson }}";
-    let shown_lists = "{% set ns = namespace(s=[1]) %}{% for i in range(60) %}\
-                       {% set ns.s = [ns.s, ns.s] %}{% endfor %}{{ ns.s }}";
-    let loops = "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}\
-                 {% endfor %}{% endfor %}{% endfor %}";
-    let recursion = "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}";
-    let long = "{{ 'x' * 99999999999 }}";
-    let wide = "{{ [1] | tojson(indent=9999999999) }}{{ '%999999999d' % 1 }}";
+    let doubled = "{% set ns = namespace(s=[1]) %}{% for i in range(60) %}\
+                   {% set ns.s = [ns.s, ns.s] %}{% endfor %}";
     for source in [
-        doubling,
-        nested_lists,
-        shown_lists,
-        loops,
-        recursion,
-        long,
-        wide,
+        "{% set ns = namespace(s='x') %}{% for i in range(99) %}{% set ns.s = ns.s ~ ns.s %}\
+         {% endfor %}",
+        "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}\
+         {% endfor %}{% endfor %}{% endfor %}",
+        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+        "{{ 'x' * 99999999999 }}",
+        "{{ [1] | tojson(indent=-1, sort_keys=1, nonsense=2) }}",
+        "{% set ns = namespace() %}{% set ns.own = ns %}{{ ns }}",
+        "{% set ns = namespace() %}{% set ns.own = ns %}{{ ns | tojson }}",
+        &format!("{doubled}{{{{ ns.s | tojson }}}}"),
+        &format!("{doubled}{{{{ ns.s }}}}"),
     ] {
         let error = render(source, &user("x")).unwrap_err();
         assert!(
@@ -86,6 +81,21 @@ fn a_hostile_template_gets_an_error() {
             ),
             "{source}: {error}"
         );
+    }
+}
+
+#[test]
+fn lists_nested_by_a_loop_do_not_overflow_the_stack() {
+    let nested = "{% set ns = namespace(s=[1]) %}{% for i in range(90000) %}\
+                  {% set ns.s = [ns.s] %}{% endfor %}";
+    for end in [
+        "",
+        "{{ ns.s }}",
+        "{{ ns.s | tojson }}",
+        "{{ (ns.s ~ '') | length }}",
+    ] {
+        // Whether the fuel lasts does not matter here.
+        let _ = render(&format!("{nested}{end}"), &user("x"));
     }
 }
 

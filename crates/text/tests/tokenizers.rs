@@ -141,10 +141,22 @@ fn encodes_the_reference_strings_of_the_real_models() {
     }
 }
 
+/// Hugging Face's Qwen tokenizers compose text (NFC) and llama.cpp, which made the reference, does
+/// not. The expected ids of this string are those of Hugging Face's tokenizers 0.23.
+const COMPOSED: (&str, &str, [u32; 7]) = (
+    "qwen2.5-coder-0.5b",
+    "cafe\u{301} decomposed vs café composed",
+    [924, 58858, 28502, 3865, 6165, 51950, 23415],
+);
+
 fn check_reference(model: &str, tokenizer: &Tokenizer, reference: &Json) {
     let cases = reference["tokenize"].as_array().unwrap();
     for case in cases {
         let text = case["text"].as_str().unwrap();
+        if (model, text) == (COMPOSED.0, COMPOSED.1) {
+            assert_eq!(tokenizer.encode(text, false).unwrap(), COMPOSED.2);
+            continue;
+        }
         let plain = common::ids(&case["plain"]);
         assert_eq!(
             tokenizer.encode(text, false).unwrap(),

@@ -19,9 +19,12 @@ pub use clock::DateTime;
 
 use crate::{TextError, Tokenizer};
 
-/// Work that every render may do: instructions, or 64 bytes of text each. The longest template
-/// known (Gemma 4) needs about 20,000 for a conversation with tools.
-const BASE_FUEL: u64 = 2_000_000;
+/// Work that every render may do: instructions, or 64 bytes of text each. The shared test
+/// conversations need less than 20,000, tools included.
+const BASE_FUEL: u64 = 500_000;
+/// Reserved, not used, memory of the thread that renders. The fuel allows about 80,000 levels of
+/// lists in lists.
+const STACK_BYTES: usize = 256 << 20;
 /// Work added for each byte of the conversation, which templates trim, split and copy again and
 /// again.
 const FUEL_PER_BYTE: u64 = 4;
@@ -136,17 +139,15 @@ impl ChatTemplate {
         let mut environment = self.environment.clone();
         environment.set_fuel(Some(fuel));
         let with_tools = input.tools.as_ref().is_some_and(|tools| !tools.is_null());
-        let name = if with_tools && self.has_tool_template {
-            TOOL_TEMPLATE
-        } else {
-            DEFAULT_TEMPLATE
+        let name = match with_tools && self.has_tool_template {
+            true => TOOL_TEMPLATE,
+            false => DEFAULT_TEMPLATE,
         };
-        let template = environment
-            .get_template(name)
-            .map_err(|error| render_error(&error, fuel))?;
-        template
-            .render(context)
-            .map_err(|error| render_error(&error, fuel))
+        let render = move || {
+            let template = environment.get_template(name)?;
+            template.render(context)
+        };
+        on_large_stack(render)?.map_err(|error| render_error(&error, fuel))
     }
 
     fn context(&self, input: &TemplateInput) -> Result<Value, TextError> {
@@ -182,6 +183,24 @@ impl ChatTemplate {
         }
         Ok(Value::from_pairs(variables))
     }
+}
+
+/// Runs a render where lists nested as deep as its fuel allows can be printed and dropped, which
+/// takes a level of recursion for each of theirs.
+fn on_large_stack<T: Send>(render: impl FnOnce() -> T + Send) -> Result<T, TextError> {
+    let failed = |message: String| TextError::TemplateFailed {
+        message,
+        line: None,
+    };
+    std::thread::scope(|scope| {
+        std::thread::Builder::new()
+            .name("chat-template".to_owned())
+            .stack_size(STACK_BYTES)
+            .spawn_scoped(scope, render)
+            .map_err(|error| failed(format!("no thread for rendering: {error}")))?
+            .join()
+            .map_err(|_| failed("the renderer panicked".to_owned()))
+    })
 }
 
 /// Reasoning goes by three names; templates read one or another. As transformers 5 does: the text

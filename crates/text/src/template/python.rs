@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use minijinja::{
     Error, ErrorKind, Output, State, Value, escape_formatter,
-    value::{Kwargs, Rest, ValueKind},
+    value::{Kwargs, Rest, Tuple, ValueKind},
 };
 
 /// Values nested deeper than this are refused; Python's own limit is near 1000, real tools stay
@@ -103,7 +103,7 @@ impl JsonWriter<'_, '_, '_> {
                 format!("tojson: values nested deeper than {MAX_DEPTH}"),
             ));
         }
-        self.charge()?;
+        charge(self.state, &self.out, &mut self.charged)?;
         match value.kind() {
             ValueKind::None => self.out.push_str("null"),
             ValueKind::Bool => self
@@ -211,14 +211,14 @@ impl JsonWriter<'_, '_, '_> {
         }
         self.out.push('"');
     }
+}
 
-    /// A small list can hold the same large one many times over, so the text is paid for as it
-    /// grows, not when it is done.
-    fn charge(&mut self) -> Result<(), Error> {
-        let fuel = (self.out.len() - self.charged) / BYTES_PER_FUEL;
-        self.charged += fuel * BYTES_PER_FUEL;
-        self.state.consume_fuel(fuel as u64)
-    }
+/// A small list can hold the same large one many times over, so its text is paid for as it grows,
+/// not when it is done.
+fn charge(state: &State, out: &str, charged: &mut usize) -> Result<(), Error> {
+    let fuel = (out.len() - *charged) / BYTES_PER_FUEL;
+    *charged += fuel * BYTES_PER_FUEL;
+    state.consume_fuel(fuel as u64)
 }
 
 /// A number as Python's `repr` and `json.dumps` write it.
@@ -229,19 +229,79 @@ fn number(value: &Value) -> String {
     f64::try_from(value.clone()).map_or_else(|_| value.to_string(), float)
 }
 
-/// Prints a value: numbers with a fraction as Python does, all else as minijinja does.
+/// Prints a value as Python's `str`. Lists and maps are written here, not by minijinja, which pays
+/// for them only when all is written: a few lines of template can describe a list of 2^60 entries.
 pub(super) fn print(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
-    if value.kind() == ValueKind::Number && !value.is_integer() {
-        let text = number(value);
-        let text = match text.as_str() {
-            "NaN" => "nan",
-            "Infinity" => "inf",
-            "-Infinity" => "-inf",
-            text => text,
-        };
-        return out.write_str(text).map_err(Error::from);
+    let fraction = value.kind() == ValueKind::Number && !value.is_integer();
+    if fraction || matches!(value.kind(), ValueKind::Seq | ValueKind::Map) {
+        return out.write_str(&repr(state, value)?).map_err(Error::from);
     }
     escape_formatter(out, state, value)
+}
+
+/// A value as Python's `repr` writes it.
+pub(super) fn repr(state: &State, value: &Value) -> Result<String, Error> {
+    let mut writer = ReprWriter {
+        state,
+        out: String::new(),
+        charged: 0,
+    };
+    writer.value(value, 0)?;
+    Ok(writer.out)
+}
+
+struct ReprWriter<'a, 'template, 'environment> {
+    state: &'a State<'template, 'environment>,
+    out: String,
+    charged: usize,
+}
+
+impl ReprWriter<'_, '_, '_> {
+    fn value(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
+        if depth > MAX_DEPTH {
+            let detail = format!("cannot print values nested deeper than {MAX_DEPTH}");
+            return Err(Error::new(ErrorKind::InvalidOperation, detail));
+        }
+        charge(self.state, &self.out, &mut self.charged)?;
+        match value.kind() {
+            ValueKind::Number => match number(value).as_str() {
+                "NaN" => self.out.push_str("nan"),
+                "Infinity" => self.out.push_str("inf"),
+                "-Infinity" => self.out.push_str("-inf"),
+                text => self.out.push_str(text),
+            },
+            ValueKind::Seq => {
+                let is_tuple = value.downcast_object_ref::<Tuple>().is_some();
+                self.out.push(if is_tuple { '(' } else { '[' });
+                let mut count = 0;
+                for entry in value.try_iter()? {
+                    self.out.push_str(if count > 0 { ", " } else { "" });
+                    self.value(&entry, depth + 1)?;
+                    count += 1;
+                }
+                match (is_tuple, count) {
+                    (true, 1) => self.out.push_str(",)"),
+                    (true, _) => self.out.push(')'),
+                    (false, _) => self.out.push(']'),
+                }
+            }
+            ValueKind::Map => {
+                self.out.push('{');
+                for (index, key) in value.try_iter()?.enumerate() {
+                    self.out.push_str(if index > 0 { ", " } else { "" });
+                    self.value(&key, depth + 1)?;
+                    self.out.push_str(": ");
+                    self.value(&value.get_item(&key)?, depth + 1)?;
+                }
+                self.out.push('}');
+            }
+            _ => {
+                // Writing to a string cannot fail.
+                let _ = write!(self.out, "{value:?}");
+            }
+        }
+        Ok(())
+    }
 }
 
 fn float(value: f64) -> String {
