@@ -145,9 +145,9 @@ impl Hub {
         if waited && let Some(cached) = self.usable(model, &mut reporter)? {
             return Ok(finished(cached, true, reporter, plan.card));
         }
-        let (source, delivery) = self.fetch(&plan, &mut reporter)?;
+        let (source, delivery, was_here) = self.fetch(&plan, &mut reporter)?;
         let cached = self.keep(model, &plan, &source, delivery)?;
-        Ok(finished(cached, false, reporter, plan.card))
+        Ok(finished(cached, was_here, reporter, plan.card))
     }
 
     /// The cached model, if its files are as noted. A touched file is hashed again: the same bytes are as good as
@@ -179,12 +179,12 @@ impl Hub {
         cache.find(model)
     }
 
-    /// Tries the sources in order.
+    /// Tries the sources in order. The flag tells whether the files were on this machine already.
     fn fetch(
         &self,
         plan: &Plan,
         reporter: &mut Reporter<'_>,
-    ) -> Result<(String, Delivery), HubError> {
+    ) -> Result<(String, Delivery, bool), HubError> {
         let work = self.config.partial_dir().join(&plan.folder);
         let context = Context {
             config: &self.config,
@@ -193,7 +193,11 @@ impl Hub {
         };
         for source in &plan.sources {
             if let Some(delivery) = source::find_here(&context, source, &plan.wanted, reporter)? {
-                return Ok((format!("{source} (already in the shared cache)"), delivery));
+                return Ok((
+                    format!("{source} (already in the shared cache)"),
+                    delivery,
+                    true,
+                ));
             }
         }
         if self.config.offline {
@@ -217,7 +221,7 @@ impl Hub {
                 source: name.clone(),
             })?;
             match source::fetch(&context, source, &plan.wanted, has_next, reporter) {
-                Ok(delivery) => return Ok((name, delivery)),
+                Ok(delivery) => return Ok((name, delivery, false)),
                 Err(error) if error.concerns_only_the_source() => {
                     if has_next {
                         reporter.report(Progress::Skipped {

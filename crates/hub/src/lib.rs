@@ -19,6 +19,7 @@
 //! asking anybody; otherwise one process takes the model's lock and tries the sources in order. A file is written
 //! beside its destination, checked, and renamed, so a name that can be seen always means a whole file.
 
+mod address;
 mod cache;
 mod card;
 mod catalog;

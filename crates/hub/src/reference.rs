@@ -6,10 +6,10 @@ use std::str::FromStr;
 
 use ureq::http::Uri;
 
+use crate::address::is_loopback;
 use crate::catalog;
 use crate::error::HubError;
 use crate::files::check_relative;
-use crate::http::is_loopback;
 
 /// Where a model is to come from, parsed from what a user writes.
 ///
