@@ -146,19 +146,41 @@ pub(crate) struct Block<S: Simd> {
     pub m: [S::F; 2],
 }
 
+/// What the product of unpacked codes depends on.
+pub(crate) trait Shape: 'static {
+    /// Whether scales change every 16 columns.
+    const HALVES: bool = false;
+    /// Whether codes are signed bytes without an offset (else unsigned, and `m` takes the offset off).
+    const SIGNED: bool = false;
+    /// How many steps of codes times activations fit in 16 bits: 8 for 4 bits, 4 for 5 bits.
+    const DEPTH: usize = 4;
+}
+
+/// Up to 4 bits, one scale per 32 columns.
+pub(crate) struct Nibbles;
+impl Shape for Nibbles {
+    const DEPTH: usize = 8;
+}
+/// 5 bits, one scale per 32 columns.
+pub(crate) struct Fifths;
+impl Shape for Fifths {}
+/// Up to 6 bits, one scale per 16 columns.
+pub(crate) struct Halves;
+impl Shape for Halves {
+    const HALVES: bool = true;
+}
+/// Signed bytes, one scale per 32 columns.
+pub(crate) struct Signed;
+impl Shape for Signed {
+    const SIGNED: bool = true;
+}
+
 /// One quantized unit layout.
 pub(crate) trait Unit: 'static {
     /// Blocks of 32 columns in a unit.
     const BLOCKS: usize;
     const BYTES: usize;
-    /// Whether scales change every 16 columns.
-    const HALVES: bool;
-    /// Whether codes are signed bytes (else unsigned, and `m` takes the offset off).
-    const SIGNED: bool;
-    /// How many steps of codes times activations fit in 16 bits: 8 for 4 bits, 4 for 5 bits, 2 for 6 bits.
-    const DEPTH: usize;
-    /// Whether `m` is ever other than zero.
-    const OFFSET: bool;
+    type Shape: Shape;
 
     /// Reads block `b` of the unit at `unit`.
     ///
@@ -255,17 +277,14 @@ pub(crate) const IQ4_VALUES: [i8; 16] = [
 ];
 
 macro_rules! legacy_unit {
-    ($name:ident, bytes: $bytes:expr, depth: $depth:expr, $doc:literal, |$s:ident, $p:ident| ($m:expr, $codes:expr)) => {
+    ($name:ident, bytes: $bytes:expr, shape: $shape:ident, $doc:literal, |$s:ident, $p:ident| ($m:expr, $codes:expr)) => {
         #[doc = $doc]
         #[allow(non_camel_case_types)]
         pub(crate) struct $name;
         impl Unit for $name {
             const BLOCKS: usize = 1;
             const BYTES: usize = $bytes;
-            const HALVES: bool = false;
-            const SIGNED: bool = false;
-            const DEPTH: usize = $depth;
-            const OFFSET: bool = true;
+            type Shape = $shape;
             #[inline(always)]
             #[allow(unsafe_op_in_unsafe_fn)]
             unsafe fn block<S: Simd>($s: S, $p: *const u8, _: usize) -> Block<S> {
@@ -280,13 +299,13 @@ macro_rules! legacy_unit {
     };
 }
 
-legacy_unit!(Q4_0, bytes: 16 + 128, depth: 8, "`d` f16 x 8, nibbles; `m = -8 d`.",
+legacy_unit!(Q4_0, bytes: 16 + 128, shape: Nibbles, "`d` f16 x 8, nibbles; `m = -8 d`.",
     |s, p| (|d| s.mul(d, s.splat(-8.0)), nibbles(s, p.add(16))));
-legacy_unit!(Q4_1, bytes: 32 + 128, depth: 8, "`d`, `m` f16 x 8, nibbles.",
+legacy_unit!(Q4_1, bytes: 32 + 128, shape: Nibbles, "`d`, `m` f16 x 8, nibbles.",
     |s, p| (|_| s.load_f16(p.add(16).cast()), nibbles(s, p.add(32))));
-legacy_unit!(Q5_0, bytes: 16 + 32 + 128, depth: 4, "`d` f16 x 8, fifth bits, nibbles; `m = -16 d`.",
+legacy_unit!(Q5_0, bytes: 16 + 32 + 128, shape: Fifths, "`d` f16 x 8, fifth bits, nibbles; `m = -16 d`.",
     |s, p| (|d| s.mul(d, s.splat(-16.0)), merge(s, nibbles(s, p.add(48)), bits::<S, 4>(s, p.add(16)))));
-legacy_unit!(Q5_1, bytes: 32 + 32 + 128, depth: 4, "`d`, `m` f16 x 8, fifth bits, nibbles.",
+legacy_unit!(Q5_1, bytes: 32 + 32 + 128, shape: Fifths, "`d`, `m` f16 x 8, fifth bits, nibbles.",
     |s, p| (|_| s.load_f16(p.add(16).cast()), merge(s, nibbles(s, p.add(64)), bits::<S, 4>(s, p.add(32)))));
 
 /// `d` f16 x 8, signed codes.
@@ -294,10 +313,7 @@ pub(crate) struct Q8_0;
 impl Unit for Q8_0 {
     const BLOCKS: usize = 1;
     const BYTES: usize = 16 + 256;
-    const HALVES: bool = false;
-    const SIGNED: bool = true;
-    const DEPTH: usize = 1;
-    const OFFSET: bool = false;
+    type Shape = Signed;
     #[inline(always)]
     #[allow(unsafe_op_in_unsafe_fn)]
     unsafe fn block<S: Simd>(s: S, p: *const u8, _: usize) -> Block<S> {
@@ -315,10 +331,7 @@ pub(crate) struct IQ4_NL;
 impl Unit for IQ4_NL {
     const BLOCKS: usize = 1;
     const BYTES: usize = 16 + 128;
-    const HALVES: bool = false;
-    const SIGNED: bool = true;
-    const DEPTH: usize = 1;
-    const OFFSET: bool = false;
+    type Shape = Signed;
     #[inline(always)]
     #[allow(unsafe_op_in_unsafe_fn)]
     unsafe fn block<S: Simd>(s: S, p: *const u8, _: usize) -> Block<S> {
@@ -334,10 +347,7 @@ pub(crate) struct Q2_K;
 impl Unit for Q2_K {
     const BLOCKS: usize = 8;
     const BYTES: usize = 32 + 8 * 96;
-    const HALVES: bool = true;
-    const SIGNED: bool = false;
-    const DEPTH: usize = 8;
-    const OFFSET: bool = true;
+    type Shape = Halves;
     #[inline(always)]
     #[allow(unsafe_op_in_unsafe_fn)]
     unsafe fn block<S: Simd>(s: S, p: *const u8, b: usize) -> Block<S> {
@@ -358,10 +368,7 @@ pub(crate) struct Q3_K;
 impl Unit for Q3_K {
     const BLOCKS: usize = 8;
     const BYTES: usize = 16 + 8 * 112;
-    const HALVES: bool = true;
-    const SIGNED: bool = false;
-    const DEPTH: usize = 8;
-    const OFFSET: bool = true;
+    type Shape = Halves;
     #[inline(always)]
     #[allow(unsafe_op_in_unsafe_fn)]
     unsafe fn block<S: Simd>(s: S, p: *const u8, b: usize) -> Block<S> {
@@ -382,10 +389,7 @@ pub(crate) struct Q4_K;
 impl Unit for Q4_K {
     const BLOCKS: usize = 8;
     const BYTES: usize = 32 + 8 * 144;
-    const HALVES: bool = false;
-    const SIGNED: bool = false;
-    const DEPTH: usize = 8;
-    const OFFSET: bool = true;
+    type Shape = Nibbles;
     #[inline(always)]
     #[allow(unsafe_op_in_unsafe_fn)]
     unsafe fn block<S: Simd>(s: S, p: *const u8, b: usize) -> Block<S> {
@@ -405,10 +409,7 @@ pub(crate) struct Q5_K;
 impl Unit for Q5_K {
     const BLOCKS: usize = 8;
     const BYTES: usize = 32 + 8 * 176;
-    const HALVES: bool = false;
-    const SIGNED: bool = false;
-    const DEPTH: usize = 4;
-    const OFFSET: bool = true;
+    type Shape = Fifths;
     #[inline(always)]
     #[allow(unsafe_op_in_unsafe_fn)]
     unsafe fn block<S: Simd>(s: S, p: *const u8, b: usize) -> Block<S> {
@@ -438,10 +439,7 @@ pub(crate) struct Q6_K;
 impl Unit for Q6_K {
     const BLOCKS: usize = 8;
     const BYTES: usize = 16 + 8 * 208;
-    const HALVES: bool = true;
-    const SIGNED: bool = false;
-    const DEPTH: usize = 2;
-    const OFFSET: bool = true;
+    type Shape = Halves;
     #[inline(always)]
     #[allow(unsafe_op_in_unsafe_fn)]
     unsafe fn block<S: Simd>(s: S, p: *const u8, b: usize) -> Block<S> {
@@ -462,10 +460,7 @@ pub(crate) struct IQ4_XS;
 impl Unit for IQ4_XS {
     const BLOCKS: usize = 8;
     const BYTES: usize = 16 + 8 * 136;
-    const HALVES: bool = false;
-    const SIGNED: bool = true;
-    const DEPTH: usize = 1;
-    const OFFSET: bool = false;
+    type Shape = Signed;
     #[inline(always)]
     #[allow(unsafe_op_in_unsafe_fn)]
     unsafe fn block<S: Simd>(s: S, p: *const u8, b: usize) -> Block<S> {

@@ -403,9 +403,10 @@ fn add(hidden: &mut [Vec<f32>], result: &[Vec<f32>]) {
     }
 }
 
-/// Sixteen sums side by side, because the compiler may not reorder the additions of a single one into a vector.
+/// Many sums side by side, because the compiler may not reorder the additions of a single one into a vector. With 16 of
+/// them it unrolls the inner loop and forgets to make vectors; with 32 the oracle runs three times as fast.
 fn dot(a: &[f32], b: &[f32]) -> f32 {
-    const LANES: usize = 16;
+    const LANES: usize = 32;
     let mut sums = [0.0f32; LANES];
     let (a, a_rest) = a.as_chunks::<LANES>();
     let (b, b_rest) = b.as_chunks::<LANES>();

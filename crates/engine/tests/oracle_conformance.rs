@@ -1,5 +1,11 @@
 //! The scalar oracle against Hugging Face transformers (float32, eager attention) on tiny random models.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    missing_docs
+)]
 
 mod common;
 

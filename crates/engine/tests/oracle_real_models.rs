@@ -1,7 +1,13 @@
 //! The scalar oracle on the real models, against llama.cpp on the same weights decoded to F32.
 //!
 //! Takes minutes and gigabytes, so it runs only where `DUNLIN_MODELS` names the folder with the model files.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    missing_docs
+)]
 
 mod common;
 

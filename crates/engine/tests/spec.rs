@@ -119,7 +119,7 @@ fn sizes_are_those_of_the_config_file() {
             );
 
             let layer_type = config["layer_types"][index].as_str();
-            let local = layer_type.map_or(true, |kind| kind == "sliding_attention");
+            let local = layer_type.is_none_or(|kind| kind == "sliding_attention");
             let window = config["sliding_window"].as_u64().filter(|_| local);
             assert_eq!(
                 layer.sliding_window.map(u64::from),

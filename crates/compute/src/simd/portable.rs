@@ -34,137 +34,137 @@ impl Simd for Portable {
     const BIASED: bool = false;
     const TILE: usize = 4;
 
-    #[inline(always)]
+    #[inline]
     fn splat(self, x: f32) -> [f32; 8] {
         [x; 8]
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn load(self, p: *const f32) -> [f32; 8] {
         p.cast::<[f32; 8]>().read_unaligned()
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn store(self, p: *mut f32, x: [f32; 8]) {
         p.cast::<[f32; 8]>().write_unaligned(x);
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn load_f16(self, p: *const u16) -> [f32; 8] {
         p.cast::<[u16; 8]>()
             .read_unaligned()
             .map(|b| f16::from_bits(b).to_f32())
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn store_f16(self, p: *mut u16, x: [f32; 8]) {
         p.cast::<[u16; 8]>()
             .write_unaligned(x.map(|v| f16::from_f32(v).to_bits()));
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn load_bf16(self, p: *const u16) -> [f32; 8] {
         p.cast::<[u16; 8]>()
             .read_unaligned()
             .map(|b| bf16::from_bits(b).to_f32())
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn load_u8(self, p: *const u8) -> [f32; 8] {
         p.cast::<[u8; 8]>().read_unaligned().map(f32::from)
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn load_i8(self, p: *const u8) -> [f32; 8] {
         p.cast::<[i8; 8]>().read_unaligned().map(f32::from)
     }
-    #[inline(always)]
+    #[inline]
     fn add(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
         zip(a, b, |a, b| a + b)
     }
-    #[inline(always)]
+    #[inline]
     fn sub(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
         zip(a, b, |a, b| a - b)
     }
-    #[inline(always)]
+    #[inline]
     fn mul(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
         zip(a, b, |a, b| a * b)
     }
-    #[inline(always)]
+    #[inline]
     fn div(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
         zip(a, b, |a, b| a / b)
     }
-    #[inline(always)]
+    #[inline]
     fn max(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
         zip(a, b, |a, b| if a > b { a } else { b })
     }
-    #[inline(always)]
+    #[inline]
     fn min(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
         zip(a, b, |a, b| if a < b { a } else { b })
     }
-    #[inline(always)]
+    #[inline]
     fn abs(self, a: [f32; 8]) -> [f32; 8] {
         map(a, f32::abs)
     }
-    #[inline(always)]
+    #[inline]
     fn fma(self, a: [f32; 8], b: [f32; 8], c: [f32; 8]) -> [f32; 8] {
         std::array::from_fn(|i| a[i] * b[i] + c[i])
     }
-    #[inline(always)]
+    #[inline]
     fn round(self, a: [f32; 8]) -> [f32; 8] {
         map(a, f32::round_ties_even)
     }
-    #[inline(always)]
+    #[inline]
     fn exp2_whole(self, n: [f32; 8]) -> [f32; 8] {
         map(n, |n| f32::from_bits(((n as i32 + 127) as u32) << 23))
     }
-    #[inline(always)]
+    #[inline]
     fn sum(self, a: [f32; 8]) -> f32 {
         ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]))
     }
-    #[inline(always)]
+    #[inline]
     fn largest(self, a: [f32; 8]) -> f32 {
         a.into_iter()
             .fold(f32::NEG_INFINITY, |m, x| if x > m { x } else { m })
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn store_i8(self, p: *mut i8, a: [f32; 8]) -> i32 {
         let codes = a.map(|x| x.round_ties_even() as i8);
         p.cast::<[i8; 8]>().write_unaligned(codes);
         codes.into_iter().map(i32::from).sum()
     }
 
-    #[inline(always)]
+    #[inline]
     unsafe fn load_b(self, p: *const u8) -> [u8; 32] {
         p.cast::<[u8; 32]>().read_unaligned()
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn store_b(self, p: *mut u8, x: [u8; 32]) {
         p.cast::<[u8; 32]>().write_unaligned(x);
     }
-    #[inline(always)]
+    #[inline]
     fn and_b(self, a: [u8; 32], mask: u8) -> [u8; 32] {
         a.map(|x| x & mask)
     }
-    #[inline(always)]
+    #[inline]
     fn or_b(self, a: [u8; 32], b: [u8; 32]) -> [u8; 32] {
         std::array::from_fn(|i| a[i] | b[i])
     }
-    #[inline(always)]
+    #[inline]
     fn xor_b(self, a: [u8; 32], mask: u8) -> [u8; 32] {
         a.map(|x| x ^ mask)
     }
-    #[inline(always)]
+    #[inline]
     fn shl<const N: i32>(self, a: [u8; 32]) -> [u8; 32] {
         on_u16(a, |x| x << N)
     }
-    #[inline(always)]
+    #[inline]
     fn shr<const N: i32>(self, a: [u8; 32]) -> [u8; 32] {
         on_u16(a, |x| x >> N)
     }
-    #[inline(always)]
+    #[inline]
     fn lookup(self, table: &[i8; 16], a: [u8; 32]) -> [u8; 32] {
         a.map(|x| table[usize::from(x & 15)] as u8)
     }
 
-    #[inline(always)]
+    #[inline]
     fn to_f32(self, a: [i32; 8]) -> [f32; 8] {
         a.map(|x| x as f32)
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn dot_unsigned<const N: usize, const DEPTH: usize>(
         self,
         w: &[[u8; 32]; N],
@@ -181,7 +181,7 @@ impl Simd for Portable {
         }
         out
     }
-    #[inline(always)]
+    #[inline]
     unsafe fn dot_signed<const N: usize>(self, w: &[[u8; 32]; N], a: *const i8) -> [i32; 8] {
         let mut out = [0; 8];
         for (step, w) in w.iter().enumerate() {

@@ -157,8 +157,7 @@ const NOTHING_LEFT: EngineError = EngineError::NoCandidate {
 
 /// The largest logit, which is finite.
 fn largest(logits: &[f32]) -> Result<f32, EngineError> {
-    // One comparison catches both plus infinity and what is not a number.
-    let bad = |logit: &f32| !(*logit < f32::INFINITY);
+    let bad = |logit: &f32| logit.is_nan() | (*logit == f32::INFINITY);
     if logits.iter().fold(false, |any, logit| any | bad(logit)) {
         let token = logits.iter().position(bad).unwrap_or_default();
         return Err(EngineError::InvalidLogit {

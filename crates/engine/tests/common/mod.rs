@@ -1,5 +1,11 @@
 //! Where the tests find the conformance models, and how they read the golden files beside them.
-#![allow(unreachable_pub, dead_code, clippy::unwrap_used, clippy::panic)]
+#![allow(
+    unreachable_pub,
+    dead_code,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout
+)]
 
 use std::path::{Path, PathBuf};
 

@@ -1,0 +1,197 @@
+//! The fast path against Hugging Face transformers (float32, eager attention) on tiny random models, on every tier.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod common;
+
+use common::{Golden, GoldenPrompt, argmax, relative_difference, shared};
+use dunlin_compute::{KvElement, Tier};
+use dunlin_engine::{Chunk, Engine, EngineConfig, Logits};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+const MODELS: [&str; 8] = [
+    "llama",
+    "smollm2",
+    "mistral",
+    "mistral_swa",
+    "qwen2",
+    "qwen3",
+    "gemma3",
+    "gemma3_linear",
+];
+
+fn load(shared: &Path, name: &'static str, tier: Tier) -> (Engine, Vec<GoldenPrompt>) {
+    let golden = Golden::read(shared, name);
+    let config = EngineConfig {
+        threads: 2,
+        tier,
+        context_length: 512,
+        kv_element: KvElement::F32,
+    };
+    let engine = Engine::load(Arc::new(golden.gguf), config, &mut |_, _| {
+        ControlFlow::Continue(())
+    });
+    (engine.unwrap(), golden.prompts)
+}
+
+/// All logits of a text, given in pieces of at most `piece` tokens.
+fn logits(engine: &mut Engine, ids: &[u32], piece: usize) -> Vec<Vec<f32>> {
+    let sequence = engine.create_sequence();
+    let mut rows = Vec::new();
+    for tokens in ids.chunks(piece) {
+        let chunk = Chunk {
+            sequence,
+            tokens,
+            logits: Logits::All,
+        };
+        engine
+            .step(&[chunk], |scores| {
+                assert_eq!(scores.position, rows.len());
+                rows.push(scores.logits.to_vec());
+            })
+            .unwrap();
+    }
+    engine.remove_sequence(sequence).unwrap();
+    rows
+}
+
+#[test]
+fn logits_are_those_of_transformers_however_the_prompt_is_cut() {
+    let Some(shared) = shared() else { return };
+    for name in MODELS {
+        for tier in Tier::available() {
+            let (mut engine, prompts) = load(&shared, name, tier);
+            for prompt in &prompts {
+                for piece in [256, 7, 1] {
+                    let rows = logits(&mut engine, &prompt.ids, piece);
+                    let found: Vec<_> = prompt.positions.iter().map(|p| rows[*p].clone()).collect();
+                    let difference = relative_difference(&found, &prompt.logits);
+                    println!(
+                        "{name} on {}, {} tokens by {piece}: {difference:.1e}",
+                        tier.name(),
+                        prompt.ids.len()
+                    );
+                    assert!(difference < 2e-3, "{name} by {piece}: {difference}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn sixteen_greedy_tokens_are_those_of_transformers() {
+    let Some(shared) = shared() else { return };
+    for name in MODELS {
+        let (mut engine, prompts) = load(&shared, name, Tier::detect());
+        for prompt in &prompts {
+            let sequence = engine.create_sequence();
+            let mut next = prompt.ids.clone();
+            let mut found = Vec::new();
+            for _ in &prompt.greedy {
+                let chunk = Chunk {
+                    sequence,
+                    tokens: &next,
+                    logits: Logits::Last,
+                };
+                let mut token = 0;
+                engine
+                    .step(&[chunk], |scores| token = argmax(scores.logits))
+                    .unwrap();
+                found.push(token);
+                next = vec![token];
+            }
+            assert_eq!(found, prompt.greedy, "{name}");
+            engine.remove_sequence(sequence).unwrap();
+        }
+    }
+}
+
+#[test]
+fn sequences_in_one_step_do_not_touch_each_other() {
+    let Some(shared) = shared() else { return };
+    let (mut engine, prompts) = load(&shared, "gemma3", Tier::detect());
+    let texts = [
+        &prompts[0].ids[..],
+        &prompts[1].ids[..50],
+        &prompts[1].ids[3..40],
+    ];
+    let alone: Vec<_> = texts
+        .iter()
+        .map(|ids| logits(&mut engine, ids, 256).pop().unwrap())
+        .collect();
+    let sequences: Vec<_> = texts.iter().map(|_| engine.create_sequence()).collect();
+    let batch: Vec<_> = texts
+        .iter()
+        .zip(&sequences)
+        .map(|(tokens, sequence)| Chunk {
+            sequence: *sequence,
+            tokens,
+            logits: Logits::Last,
+        })
+        .collect();
+    let mut together = Vec::new();
+    engine
+        .step(&batch, |scores| together.push(scores.logits.to_vec()))
+        .unwrap();
+    assert!(relative_difference(&together, &alone) < 1e-5);
+}
+
+#[test]
+fn a_truncated_sequence_continues_as_if_it_had_never_been_longer() {
+    let Some(shared) = shared() else { return };
+    let (mut engine, prompts) = load(&shared, "llama", Tier::detect());
+    let ids = &prompts[1].ids;
+    let want = logits(&mut engine, &ids[..60], 60).pop().unwrap();
+    let sequence = engine.create_sequence();
+    let mut step = |engine: &mut Engine, tokens: &[u32]| {
+        let mut row = Vec::new();
+        let chunk = Chunk {
+            sequence,
+            tokens,
+            logits: Logits::Last,
+        };
+        engine
+            .step(&[chunk], |scores| row = scores.logits.to_vec())
+            .unwrap();
+        row
+    };
+    step(&mut engine, &ids[..50]);
+    step(&mut engine, &ids[100..180]);
+    engine.truncate_sequence(sequence, 50).unwrap();
+    let found = step(&mut engine, &ids[50..60]);
+    assert!(relative_difference(&[found], &[want]) < 1e-5);
+}
+
+#[test]
+fn a_step_that_cannot_be_taken_changes_nothing() {
+    let Some(shared) = shared() else { return };
+    let (mut engine, prompts) = load(&shared, "llama", Tier::detect());
+    let ids = &prompts[1].ids;
+    let (a, b) = (engine.create_sequence(), engine.create_sequence());
+    let chunk = |sequence, tokens| Chunk {
+        sequence,
+        tokens,
+        logits: Logits::None,
+    };
+    for _ in 0..2 {
+        engine.step(&[chunk(a, &ids[..200])], |_| {}).unwrap();
+    }
+    assert!(
+        engine
+            .step(&[chunk(b, &ids[..50]), chunk(a, &ids[..150])], |_| {})
+            .is_err()
+    );
+    assert!(
+        engine
+            .step(&[chunk(b, &ids[..5]), chunk(b, &ids[..5])], |_| {})
+            .is_err()
+    );
+    assert!(engine.step(&[chunk(b, &[u32::MAX])], |_| {}).is_err());
+    assert!(engine.step(&[chunk(b, &[])], |_| {}).is_err());
+    assert_eq!(engine.sequence_length(a).unwrap(), 400);
+    assert_eq!(engine.sequence_length(b).unwrap(), 0);
+    engine.remove_sequence(a).unwrap();
+    assert!(engine.sequence_length(a).is_err());
+    engine.step(&[chunk(b, &ids[..200])], |_| {}).unwrap();
+}
