@@ -1,6 +1,7 @@
 //! Chat templates of the shared set, byte for byte what transformers renders.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
 #[allow(dead_code)]
 mod common;

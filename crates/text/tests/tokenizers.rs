@@ -1,6 +1,7 @@
 //! Token ids of the shared set, and of the real models where they are at hand.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
 #[allow(dead_code)]
 mod common;

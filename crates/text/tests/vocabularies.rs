@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+use std::{collections::HashMap, sync::LazyLock};
+
 use dunlin_format::{Array, Metadata, StringArray, Value};
 use dunlin_text::{TextError, TokenKind, Tokenizer};
 use proptest::prelude::*;
@@ -54,8 +56,13 @@ fn gguf_value(key: &str, value: &Json) -> Value {
     }
 }
 
+static TOKENIZERS: LazyLock<HashMap<&str, Tokenizer>> = LazyLock::new(|| {
+    let build = |name| (name, Tokenizer::from_gguf(&metadata(name)).unwrap());
+    NAMES.map(build).into()
+});
+
 fn tokenizer(name: &str) -> Tokenizer {
-    Tokenizer::from_gguf(&metadata(name)).unwrap()
+    TOKENIZERS[name].clone()
 }
 
 #[test]
@@ -303,7 +310,7 @@ fn unused_pieces_come_apart_again() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
     fn a_stream_says_what_decoding_at_once_says(

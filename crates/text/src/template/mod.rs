@@ -20,7 +20,7 @@ pub use clock::DateTime;
 use crate::{TextError, Tokenizer};
 
 /// Work that every render may do: instructions, or 64 bytes of text each. The shared test
-/// conversations need less than 20,000, tools included.
+/// conversations need less than 2,000, tools included.
 const BASE_FUEL: u64 = 500_000;
 /// Reserved, not used, memory of the thread that renders. The fuel allows about 80,000 levels of
 /// lists in lists.
