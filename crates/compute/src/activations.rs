@@ -1,20 +1,20 @@
-//! The input of a matrix product: rows of `f32`, and the same quantized to 8 bits in blocks of 32.
+//! The input of a matrix product: rows of `f32`, and the same quantized to 8 bits in blocks of 16.
 
 use crate::panels::BLOCK;
 use crate::pool::Pool;
-use crate::simd::{Kernel, Simd, each};
+use crate::simd::{Kernel, Simd};
 use crate::tier::Tier;
 
 /// Rows `[tokens, cols]` in `f32`, with room for their quantized twin.
 ///
-/// A block of 32 columns becomes `code * scale` with `scale = largest magnitude / 127`; the sums of the codes let kernels
-/// take the offsets of unsigned weight codes off. A block that is not finite gets a NaN scale, so that the fault shows in the output.
+/// 16 columns (half a block) become `code * scale` with `scale = largest magnitude / 127`; the sums of the codes let kernels
+/// take the offsets of unsigned weight codes off. Columns that are not finite get a NaN scale, so that the fault shows in the output.
 pub struct Activations {
     cols: usize,
     tokens: usize,
     values: Vec<f32>,
     pub(crate) codes: Vec<i8>,
-    /// `[tokens, blocks]`
+    /// Of each half block: `[tokens, blocks, 2]`.
     pub(crate) scales: Vec<f32>,
     /// `scale * sum of codes` of each half block, and of each block: `[tokens, blocks, 3]`.
     pub(crate) sums: Vec<f32>,
@@ -29,7 +29,7 @@ impl Activations {
             tokens: 0,
             values: vec![0.0; tokens * cols],
             codes: vec![0; tokens * blocks * BLOCK],
-            scales: vec![0.0; tokens * blocks],
+            scales: vec![0.0; tokens * blocks * 2],
             sums: vec![0.0; tokens * blocks * 3],
         }
     }
@@ -126,7 +126,7 @@ impl Activations {
                         out.codes.add(token * blocks * BLOCK),
                         blocks * BLOCK,
                     ),
-                    std::slice::from_raw_parts_mut(out.scales.add(token * blocks), blocks),
+                    std::slice::from_raw_parts_mut(out.scales.add(token * blocks * 2), blocks * 2),
                     std::slice::from_raw_parts_mut(out.sums.add(token * blocks * 3), blocks * 3),
                 )
             };
@@ -164,11 +164,12 @@ impl Kernel for Quantize<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let blocks = self
-            .codes
-            .chunks_exact_mut(BLOCK)
-            .zip(self.scales.iter_mut().zip(self.sums.chunks_exact_mut(3)));
-        for (x, (codes, (scale, sums))) in self.row.chunks(BLOCK).zip(blocks) {
+        let blocks = self.codes.chunks_exact_mut(BLOCK).zip(
+            self.scales
+                .chunks_exact_mut(2)
+                .zip(self.sums.chunks_exact_mut(3)),
+        );
+        for (x, (codes, (scales, sums))) in self.row.chunks(BLOCK).zip(blocks) {
             let mut padded = [0.0; BLOCK];
             let x = if x.len() == BLOCK {
                 x
@@ -176,35 +177,48 @@ impl Kernel for Quantize<'_> {
                 padded[..x.len()].copy_from_slice(x);
                 &padded
             };
-            // SAFETY: `x` and `codes` have 32 elements, read and written 8 at a time.
-            let v: [S::F; 4] = each!(4; i => unsafe { s.load(x.as_ptr().add(8 * i)) });
-            let largest = v.iter().fold(s.splat(0.0), |m, &v| s.max(m, s.abs(v)));
-            let largest = s.largest(largest);
-            // `max` drops NaN on some tiers: the sum keeps it, and turns infinities of both signs into one too.
-            let check = s.sum(s.add(s.add(v[0], v[1]), s.add(v[2], v[3])));
-            if !check.is_finite() || !largest.is_finite() {
-                codes.fill(0);
-                *scale = f32::NAN;
-                sums.fill(f32::NAN);
-                continue;
+            for h in 0..2 {
+                // SAFETY: `x` and `codes` have 32 elements, read and written 8 at a time.
+                unsafe {
+                    let v = [
+                        s.load(x.as_ptr().add(16 * h)),
+                        s.load(x.as_ptr().add(16 * h + 8)),
+                    ];
+                    let codes = codes.as_mut_ptr().add(16 * h);
+                    (scales[h], sums[h]) = quantize_half(s, v, codes);
+                }
             }
-            let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-            if !inverse.is_finite() {
-                codes.fill(0);
-                *scale = 0.0;
-                sums.fill(0.0);
-                continue;
-            }
-            let inverse = s.splat(inverse);
-            let mut parts = [0; 4];
-            for (i, part) in parts.iter_mut().enumerate() {
-                // SAFETY: as above.
-                *part = unsafe { s.store_i8(codes.as_mut_ptr().add(8 * i), s.mul(v[i], inverse)) };
-            }
-            *scale = largest / 127.0;
-            sums[0] = *scale * (parts[0] + parts[1]) as f32;
-            sums[1] = *scale * (parts[2] + parts[3]) as f32;
-            sums[2] = *scale * (parts[0] + parts[1] + parts[2] + parts[3]) as f32;
+            sums[2] = sums[0] + sums[1];
         }
     }
+}
+
+/// Quantizes 16 numbers; returns their scale, and the scale times the sum of the codes.
+///
+/// # Safety
+/// `codes` has room for 16.
+#[inline(always)]
+unsafe fn quantize_half<S: Simd>(s: S, v: [S::F; 2], codes: *mut i8) -> (f32, f32) {
+    let largest = s.largest(s.max(s.abs(v[0]), s.abs(v[1])));
+    // `max` drops NaN on some tiers: the sum keeps it, and shows infinities too.
+    let check = s.sum(s.add(v[0], v[1]));
+    let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+    let finite = check.is_finite() && largest.is_finite();
+    let usable = finite && inverse.is_finite();
+    let (scale, factor) = match (finite, usable) {
+        (false, _) => (f32::NAN, 0.0),
+        (true, false) => (0.0, 0.0),
+        (true, true) => (largest / 127.0, inverse),
+    };
+    // SAFETY: the caller's promise.
+    let sum = unsafe {
+        if usable {
+            let factor = s.splat(factor);
+            s.store_i8(codes, s.mul(v[0], factor)) + s.store_i8(codes.add(8), s.mul(v[1], factor))
+        } else {
+            codes.write_bytes(0, 16);
+            0
+        }
+    };
+    (scale, scale * sum as f32)
 }

@@ -18,7 +18,7 @@ use dunlin_format::DType;
 
 /// Rows in a panel.
 pub(crate) const ROWS: usize = 8;
-/// Columns in a block: the grain of activation scales, and of the kernels.
+/// Columns in a block, the grain of the kernels.
 pub(crate) const BLOCK: usize = 32;
 
 /// How a matrix lies in memory.
@@ -152,22 +152,18 @@ pub(crate) trait Shape: 'static {
     const HALVES: bool = false;
     /// Whether codes are signed bytes without an offset (else unsigned, and `m` takes the offset off).
     const SIGNED: bool = false;
-    /// How many steps of codes times activations fit in 16 bits: 8 for 4 bits, 4 for 5 bits.
+    /// How many steps of codes times activations fit in 16 bits: 4 for 5 bits, 2 for 6 bits.
     const DEPTH: usize = 4;
 }
 
-/// Up to 4 bits, one scale per 32 columns.
-pub(crate) struct Nibbles;
-impl Shape for Nibbles {
-    const DEPTH: usize = 8;
-}
-/// 5 bits, one scale per 32 columns.
-pub(crate) struct Fifths;
-impl Shape for Fifths {}
+/// Up to 5 bits, one scale per 32 columns.
+pub(crate) struct Whole;
+impl Shape for Whole {}
 /// Up to 6 bits, one scale per 16 columns.
 pub(crate) struct Halves;
 impl Shape for Halves {
     const HALVES: bool = true;
+    const DEPTH: usize = 2;
 }
 /// Signed bytes, one scale per 32 columns.
 pub(crate) struct Signed;
@@ -277,14 +273,14 @@ pub(crate) const IQ4_VALUES: [i8; 16] = [
 ];
 
 macro_rules! legacy_unit {
-    ($name:ident, bytes: $bytes:expr, shape: $shape:ident, $doc:literal, |$s:ident, $p:ident| ($m:expr, $codes:expr)) => {
+    ($name:ident, bytes: $bytes:expr, $doc:literal, |$s:ident, $p:ident| ($m:expr, $codes:expr)) => {
         #[doc = $doc]
         #[allow(non_camel_case_types)]
         pub(crate) struct $name;
         impl Unit for $name {
             const BLOCKS: usize = 1;
             const BYTES: usize = $bytes;
-            type Shape = $shape;
+            type Shape = Whole;
             #[inline(always)]
             #[allow(unsafe_op_in_unsafe_fn)]
             unsafe fn block<S: Simd>($s: S, $p: *const u8, _: usize) -> Block<S> {
@@ -299,13 +295,13 @@ macro_rules! legacy_unit {
     };
 }
 
-legacy_unit!(Q4_0, bytes: 16 + 128, shape: Nibbles, "`d` f16 x 8, nibbles; `m = -8 d`.",
+legacy_unit!(Q4_0, bytes: 16 + 128, "`d` f16 x 8, nibbles; `m = -8 d`.",
     |s, p| (|d| s.mul(d, s.splat(-8.0)), nibbles(s, p.add(16))));
-legacy_unit!(Q4_1, bytes: 32 + 128, shape: Nibbles, "`d`, `m` f16 x 8, nibbles.",
+legacy_unit!(Q4_1, bytes: 32 + 128, "`d`, `m` f16 x 8, nibbles.",
     |s, p| (|_| s.load_f16(p.add(16).cast()), nibbles(s, p.add(32))));
-legacy_unit!(Q5_0, bytes: 16 + 32 + 128, shape: Fifths, "`d` f16 x 8, fifth bits, nibbles; `m = -16 d`.",
+legacy_unit!(Q5_0, bytes: 16 + 32 + 128, "`d` f16 x 8, fifth bits, nibbles; `m = -16 d`.",
     |s, p| (|d| s.mul(d, s.splat(-16.0)), merge(s, nibbles(s, p.add(48)), bits::<S, 4>(s, p.add(16)))));
-legacy_unit!(Q5_1, bytes: 32 + 32 + 128, shape: Fifths, "`d`, `m` f16 x 8, fifth bits, nibbles.",
+legacy_unit!(Q5_1, bytes: 32 + 32 + 128, "`d`, `m` f16 x 8, fifth bits, nibbles.",
     |s, p| (|_| s.load_f16(p.add(16).cast()), merge(s, nibbles(s, p.add(64)), bits::<S, 4>(s, p.add(32)))));
 
 /// `d` f16 x 8, signed codes.
@@ -389,7 +385,7 @@ pub(crate) struct Q4_K;
 impl Unit for Q4_K {
     const BLOCKS: usize = 8;
     const BYTES: usize = 32 + 8 * 144;
-    type Shape = Nibbles;
+    type Shape = Whole;
     #[inline(always)]
     #[allow(unsafe_op_in_unsafe_fn)]
     unsafe fn block<S: Simd>(s: S, p: *const u8, b: usize) -> Block<S> {
@@ -409,7 +405,7 @@ pub(crate) struct Q5_K;
 impl Unit for Q5_K {
     const BLOCKS: usize = 8;
     const BYTES: usize = 32 + 8 * 176;
-    type Shape = Fifths;
+    type Shape = Whole;
     #[inline(always)]
     #[allow(unsafe_op_in_unsafe_fn)]
     unsafe fn block<S: Simd>(s: S, p: *const u8, b: usize) -> Block<S> {

@@ -1,6 +1,6 @@
 //! Packed products against plain sums over weights that `dunlin-format` decodes.
 //!
-//! Activations are whole numbers with a largest magnitude of 127 in each block of 32, so that quantizing them loses nothing,
+//! Activations are whole numbers with a largest magnitude of 127 in each block of 16, so that quantizing them loses nothing,
 //! and the only difference left is the rounding of `f32` sums.
 
 #![allow(clippy::unwrap_used, missing_docs)]
@@ -81,7 +81,7 @@ fn check(tier: Tier, dtype: DType, rows: usize, cols: usize, tokens: usize, extr
     let mut weights = vec![0.0; rows * cols];
     decode(dtype, &bytes, &mut weights).unwrap();
     let x: Vec<f32> = (0..tokens * cols)
-        .map(|i| match (i % 32, extreme) {
+        .map(|i| match (i % 16, extreme) {
             (5, _) => -127.0,
             (_, true) => 127.0,
             _ => (random.next() % 255) as f32 - 127.0,

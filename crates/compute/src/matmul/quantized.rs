@@ -67,7 +67,7 @@ fn row(input: &Activations, token: usize, block: usize) -> Row {
     let at = token * input.blocks() + block;
     Row {
         codes: input.codes[at * BLOCK..].as_ptr(),
-        scales: input.scales[at..].as_ptr(),
+        scales: input.scales[at * 2..].as_ptr(),
         sums: input.sums[at * 3..].as_ptr(),
     }
 }
@@ -120,29 +120,26 @@ unsafe fn accumulate<S: Simd, H: Shape>(
     n: usize,
     mut acc: S::F,
 ) -> S::F {
-    let codes = row.codes.add(n * BLOCK);
-    let scale = s.splat(*row.scales.add(n));
-    if H::HALVES {
-        let halves: [[S::B; 4]; 2] = [
-            each!(4; j => block.codes[j]),
-            each!(4; j => block.codes[4 + j]),
-        ];
-        for h in 0..2 {
-            let dot = s.to_f32(s.dot_unsigned::<4, 2>(&halves[h], codes.add(16 * h)));
-            acc = s.fma(s.mul(block.s[h], scale), dot, acc);
+    let halves: [[S::B; 4]; 2] = [
+        each!(4; j => block.codes[j]),
+        each!(4; j => block.codes[4 + j]),
+    ];
+    for h in 0..2 {
+        let codes = row.codes.add(n * BLOCK + 16 * h);
+        let dot = if H::SIGNED && !S::BIASED {
+            s.dot_signed(&halves[h], codes)
+        } else if H::DEPTH == 4 {
+            s.dot_unsigned::<4>(&halves[h], codes)
+        } else {
+            s.dot_unsigned::<2>(&halves[h], codes)
+        };
+        let scale = s.splat(*row.scales.add(2 * n + h));
+        acc = s.fma(s.mul(block.s[h], scale), s.to_f32(dot), acc);
+        if H::HALVES {
             acc = s.fma(block.m[h], s.splat(*row.sums.add(3 * n + h)), acc);
         }
-        return acc;
     }
-    let dot = if H::SIGNED && !S::BIASED {
-        s.dot_signed(&block.codes, codes)
-    } else if H::DEPTH == 8 {
-        s.dot_unsigned::<8, 8>(&block.codes, codes)
-    } else {
-        s.dot_unsigned::<8, 4>(&block.codes, codes)
-    };
-    acc = s.fma(s.mul(block.s[0], scale), s.to_f32(dot), acc);
-    if !H::SIGNED || S::BIASED {
+    if !H::HALVES && (!H::SIGNED || S::BIASED) {
         acc = s.fma(block.m[0], s.splat(*row.sums.add(3 * n + 2)), acc);
     }
     acc

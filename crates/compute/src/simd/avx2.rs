@@ -211,17 +211,13 @@ impl Simd for Avx2 {
     avx2_operations!();
 
     #[inline(always)]
-    unsafe fn dot_unsigned<const N: usize, const DEPTH: usize>(
-        self,
-        w: &[__m256i; N],
-        a: *const i8,
-    ) -> __m256i {
+    unsafe fn dot_unsigned<const DEPTH: usize>(self, w: &[__m256i; 4], a: *const i8) -> __m256i {
         let ones = _mm256_set1_epi16(1);
         let mut sum = _mm256_setzero_si256();
         let mut step = 0;
-        while step < N {
+        while step < 4 {
             let mut pairs = _mm256_maddubs_epi16(w[step], broadcast4(a, step));
-            let end = if step + DEPTH < N { step + DEPTH } else { N };
+            let end = if step + DEPTH < 4 { step + DEPTH } else { 4 };
             let mut i = step + 1;
             while i < end {
                 pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(w[i], broadcast4(a, i)));
@@ -239,7 +235,7 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn dot_signed<const N: usize>(self, w: &[__m256i; N], a: *const i8) -> __m256i {
+    unsafe fn dot_signed(self, w: &[__m256i; 4], a: *const i8) -> __m256i {
         let ones = _mm256_set1_epi16(1);
         let mut sum = _mm256_setzero_si256();
         for (step, &w) in w.iter().enumerate() {

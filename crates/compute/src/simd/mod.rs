@@ -160,15 +160,11 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn lookup(self, table: &[i8; 16], a: Self::B) -> Self::B;
 
     fn to_f32(self, a: Self::A) -> Self::F;
-    /// For each row the sum over `N` groups of 4 of unsigned codes times the signed activations at `a` (`4 * N`
-    /// bytes). `DEPTH` groups may be summed in 16 bits: `DEPTH * 2 * largest code * 127 < 32768`.
-    unsafe fn dot_unsigned<const N: usize, const DEPTH: usize>(
-        self,
-        w: &[Self::B; N],
-        a: *const i8,
-    ) -> Self::A;
+    /// For each row the sum over 4 steps of unsigned codes times the 16 signed activations at `a`. `DEPTH` steps may be
+    /// summed in 16 bits: `DEPTH * 2 * largest code * 127 < 32768`.
+    unsafe fn dot_unsigned<const DEPTH: usize>(self, w: &[Self::B; 4], a: *const i8) -> Self::A;
     /// The same for signed codes in -128..=127. Not called where [`Simd::BIASED`].
-    unsafe fn dot_signed<const N: usize>(self, w: &[Self::B; N], a: *const i8) -> Self::A;
+    unsafe fn dot_signed(self, w: &[Self::B; 4], a: *const i8) -> Self::A;
 }
 
 /// `e^x` for `x <= 88`, relative error below 2e-7; below -87 it is 0 or the smallest normal number.

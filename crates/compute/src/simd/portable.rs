@@ -165,11 +165,7 @@ impl Simd for Portable {
         a.map(|x| x as f32)
     }
     #[inline]
-    unsafe fn dot_unsigned<const N: usize, const DEPTH: usize>(
-        self,
-        w: &[[u8; 32]; N],
-        a: *const i8,
-    ) -> [i32; 8] {
+    unsafe fn dot_unsigned<const DEPTH: usize>(self, w: &[[u8; 32]; 4], a: *const i8) -> [i32; 8] {
         let mut out = [0; 8];
         for (step, w) in w.iter().enumerate() {
             let a = a.add(4 * step).cast::<[i8; 4]>().read_unaligned();
@@ -182,7 +178,7 @@ impl Simd for Portable {
         out
     }
     #[inline]
-    unsafe fn dot_signed<const N: usize>(self, w: &[[u8; 32]; N], a: *const i8) -> [i32; 8] {
+    unsafe fn dot_signed(self, w: &[[u8; 32]; 4], a: *const i8) -> [i32; 8] {
         let mut out = [0; 8];
         for (step, w) in w.iter().enumerate() {
             let a = a.add(4 * step).cast::<[i8; 4]>().read_unaligned();

@@ -24,23 +24,16 @@ impl Simd for Avx512Vnni {
     avx2_operations!();
 
     #[inline(always)]
-    unsafe fn dot_unsigned<const N: usize, const DEPTH: usize>(
-        self,
-        w: &[__m256i; N],
-        a: *const i8,
-    ) -> __m256i {
-        // Two sums: one instruction takes four cycles, and each waits for the one before it.
-        let mut sums = [_mm256_setzero_si256(); 2];
-        let mut step = 0;
-        while step < N {
-            sums[step % 2] = _mm256_dpbusd_epi32(sums[step % 2], w[step], broadcast4(a, step));
-            step += 1;
+    unsafe fn dot_unsigned<const DEPTH: usize>(self, w: &[__m256i; 4], a: *const i8) -> __m256i {
+        let mut sum = _mm256_setzero_si256();
+        for (step, &w) in w.iter().enumerate() {
+            sum = _mm256_dpbusd_epi32(sum, w, broadcast4(a, step));
         }
-        _mm256_add_epi32(sums[0], sums[1])
+        sum
     }
 
     #[inline(always)]
-    unsafe fn dot_signed<const N: usize>(self, w: &[__m256i; N], a: *const i8) -> __m256i {
+    unsafe fn dot_signed(self, w: &[__m256i; 4], a: *const i8) -> __m256i {
         // Signed codes arrive biased on this tier; this stays correct for any caller.
         let mut sum = _mm256_setzero_si256();
         for (step, &w) in w.iter().enumerate() {
