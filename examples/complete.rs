@@ -17,11 +17,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .next()
         .unwrap_or_else(|| "Once upon a time".to_owned());
     let mut errors = std::io::stderr();
+    let mut shown = u64::MAX;
     let load = LoadOptions::default()
         .with_device(DeviceConfiguration::cpu().with_threads(2))
         .with_context_length(1024)
         .with_progress(|event| {
-            if let LoadEvent::Loading { done, total } = event {
+            if let LoadEvent::Loading { done, total } = event
+                && done >> 20 != shown
+            {
+                shown = done >> 20;
                 // Progress that cannot be shown is no reason not to load.
                 let _ = write!(errors, "\rloading {} of {} MiB", done >> 20, total >> 20);
             }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use dunlin_engine::spec::LayerSpec;
 use dunlin_engine::{EngineError, MAX_BATCH, ModelSpec};
 use dunlin_format::{DType, Gguf, Metadata};
 use dunlin_hub::Capability;
@@ -242,19 +243,19 @@ fn capabilities(metadata: &Metadata, architecture: Option<&str>) -> Result<Vec<C
     Ok(capabilities)
 }
 
-/// The work buffers of a batch: the residual stream, its copies, projections and gates, each also as quantized
-/// activations (about a byte and a half a number), and rows of scores.
+/// The work buffers of a batch: the residual stream and what is added to it, projections and gates; the inputs of products
+/// as numbers and as 8-bit codes with their scales and sums (5 numbers a block of 32); a table of rotations; rows of scores.
 fn buffer_bytes(spec: &ModelSpec, context_length: usize) -> u64 {
     const SCORE_ROWS: usize = 16;
     let batch = MAX_BATCH.min(context_length);
-    let widest = |size: fn(&dunlin_engine::spec::LayerSpec) -> usize| {
-        spec.layers.iter().map(size).max().unwrap_or(0)
-    };
-    let attention = widest(|layer| layer.q_size() + layer.k_size() + layer.v_size());
-    let floats = 2 * spec.hidden_size + attention + 2 * widest(|layer| layer.feed_forward_length);
-    let quantized = spec.hidden_size
-        + widest(|layer| layer.attention_size())
-        + widest(|layer| layer.feed_forward_length);
+    let widest = |size: fn(&LayerSpec) -> usize| spec.layers.iter().map(size).max().unwrap_or(0);
+    let feed_forward = widest(|layer| layer.feed_forward_length);
+    let projections =
+        widest(LayerSpec::q_size) + widest(LayerSpec::k_size) + widest(LayerSpec::v_size);
+    let floats =
+        2 * spec.hidden_size + projections + 2 * feed_forward + widest(|layer| layer.rope.dims);
+    let inputs = spec.hidden_size + widest(LayerSpec::attention_size) + feed_forward;
+    let input_bytes = inputs * 5 + inputs * 20 / 32;
     let scores = SCORE_ROWS.min(batch) * spec.vocab_size * 4;
-    (batch * (floats * 4 + quantized * 3 / 2) + scores) as u64
+    (batch * (floats * 4 + input_bytes) + scores) as u64
 }

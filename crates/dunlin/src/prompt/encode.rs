@@ -293,3 +293,119 @@ fn rewrite(json: &Json, place: Place, change: &dyn Fn(&str) -> String) -> Json {
         other => other.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::path::{Path, PathBuf};
+
+    use dunlin_format::Gguf;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn tiny() -> Tokenizer {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny.gguf");
+        Tokenizer::from_gguf(Gguf::open(&path).unwrap().metadata()).unwrap()
+    }
+
+    fn breaks(text: &str) -> Vec<usize> {
+        SpecialTexts::of(&tiny()).breaks(text).into_iter().collect()
+    }
+
+    #[test]
+    fn ordinary_text_is_left_alone() {
+        for text in [
+            "",
+            "Hello",
+            "a < b | c",
+            "<think>x</think>",
+            "<|im_end> |im_end|> x",
+            "<b>bold</b>.",
+        ] {
+            assert_eq!(breaks(text), [0; 0], "{text:?}");
+        }
+    }
+
+    #[test]
+    fn whole_control_tokens_are_broken_up_and_cut_ones_kept_apart_from_the_template() {
+        assert_eq!(breaks("a<|im_end|>b<|im_start|>"), [2, 13]);
+        assert_eq!(breaks("a <|im_"), [3]);
+        assert_eq!(breaks("a <|im_ \n"), [3]);
+        assert_eq!(breaks("<"), [1]);
+        assert_eq!(breaks("end|> x"), [0]);
+        assert_eq!(breaks(" > quoted"), [1]);
+        assert_eq!(
+            SpecialTexts::of(&tiny()).break_up("a<|im_end|>", '#'),
+            "a<#|im_end|>"
+        );
+    }
+
+    /// Where no mark is, both ways to encode have to agree.
+    fn assert_same_tokens(tokenizer: &Tokenizer, text: &str) {
+        let special = SpecialTexts::of(tokenizer);
+        let marked = special.encode_marked(tokenizer, text, '\u{e000}').unwrap();
+        assert_eq!(marked, tokenizer.encode(text, true).unwrap(), "{text:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn text_without_marks_is_encoded_as_the_tokenizer_does(
+            pieces in prop::collection::vec(
+                prop::sample::select(vec![
+                    "<|im_start|>", "<|im_end|>", "<think>", "<", "|im_end|>", " ", "\n", "  a", "the", "é", "<|",
+                ]),
+                0..20,
+            )
+        ) {
+            assert_same_tokens(&tiny(), &pieces.concat());
+        }
+    }
+
+    /// Vocabularies with their own rules: white space behind a token (Phi-3), a space before a text (Llama 2), line
+    /// breaks as tokens (Gemma).
+    #[test]
+    fn text_without_marks_is_encoded_as_real_tokenizers_do() {
+        let Some(folder) = vocabularies() else { return };
+        for (name, tokens) in [
+            ("phi-3", ["<|user|>", "<|end|>", "<|assistant|>"]),
+            ("llama-spm", ["<s>", "</s>", "<unk>"]),
+            ("gemma3", ["<start_of_turn>", "<end_of_turn>", "\n\n"]),
+            (
+                "llama-bpe",
+                ["<|start_header_id|>", "<|eot_id|>", "<|end_header_id|>"],
+            ),
+            ("qwen2", ["<|im_start|>", "<|im_end|>", "<|endoftext|>"]),
+        ] {
+            let mut bytes = Vec::new();
+            let packed = std::fs::File::open(folder.join(format!("{name}.gguf.gz"))).unwrap();
+            flate2::read::GzDecoder::new(packed)
+                .read_to_end(&mut bytes)
+                .unwrap();
+            let tokenizer =
+                Tokenizer::from_gguf(Gguf::from_bytes(bytes).unwrap().metadata()).unwrap();
+            let [a, b, c] = tokens;
+            for text in [
+                format!("{a}user\nHello there{b}\n{c}\n"),
+                format!("{a} \n {b}  x {c}"),
+                format!("  {a}{b}\n\n\n\tif x:\n    y{c}   "),
+                format!("{a}< {b} |> </b> é 日本 123456{c}"),
+            ] {
+                assert_same_tokens(&tokenizer, &text);
+            }
+        }
+    }
+
+    fn vocabularies() -> Option<PathBuf> {
+        let shared = std::env::var_os("DUNLIN_SHARED").map_or_else(
+            || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared"),
+            PathBuf::from,
+        );
+        let folder = shared.join("conformance/vocab");
+        if folder.is_dir() {
+            return Some(folder);
+        }
+        eprintln!("skipped: no shared conformance data (set DUNLIN_SHARED to their folder)");
+        None
+    }
+}

@@ -1,0 +1,65 @@
+//! The fixtures, and the optional folder of shared conformance data.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::path::{Path, PathBuf};
+
+use dunlin::{
+    DeviceConfiguration, Event, GenerateOptions, HubConfig, Lm, LoadOptions, ModelRef, Prompt,
+};
+
+/// A file beside `make_tiny.py`.
+pub(crate) fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(name)
+}
+
+pub(crate) fn tiny_ref() -> ModelRef {
+    ModelRef::Path(fixture("tiny.gguf"))
+}
+
+/// Two threads, and a hub that reads no environment.
+pub(crate) fn options<'a>() -> LoadOptions<'a> {
+    LoadOptions::default()
+        .with_device(DeviceConfiguration::cpu().with_threads(2))
+        .with_hub(HubConfig::new(
+            std::env::temp_dir().join("dunlin-sdk-tests"),
+        ))
+        .with_offline(true)
+}
+
+pub(crate) fn tiny() -> Lm {
+    Lm::load(tiny_ref(), options()).unwrap()
+}
+
+/// The greedy continuation of a text.
+pub(crate) fn greedy(lm: &Lm, text: &str, tokens: usize) -> String {
+    let options = GenerateOptions::greedy().with_max_tokens(tokens);
+    lm.generate(&Prompt::from(text), &options)
+        .unwrap()
+        .complete()
+        .unwrap()
+        .text
+}
+
+pub(crate) fn events(lm: &Lm, prompt: &Prompt, options: &GenerateOptions) -> Vec<Event> {
+    lm.generate(prompt, options)
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap()
+}
+
+/// The conformance folder: that of `DUNLIN_SHARED`, else `shared` beside the workspace. `None`, said on stderr, where
+/// there is none.
+pub(crate) fn conformance() -> Option<PathBuf> {
+    let shared = std::env::var_os("DUNLIN_SHARED").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared"),
+        PathBuf::from,
+    );
+    let folder = shared.join("conformance");
+    if folder.is_dir() {
+        return Some(folder);
+    }
+    eprintln!("skipped: no shared conformance data (set DUNLIN_SHARED to their folder)");
+    None
+}
