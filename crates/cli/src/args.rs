@@ -8,7 +8,7 @@ use crate::commands::{
 
 const EXAMPLES: &str = "\
 Examples:
-  dunlin run smollm2:135m \"What is the capital of France?\"
+  dunlin run smollm2:135m \"What is the capital of Japan?\"
   echo \"Explain DNS in one sentence\" | dunlin run smollm2:135m
   dunlin run smollm2:135m                     chat, when started in a terminal
   dunlin run ./model.gguf --raw \"Once upon a time\"
@@ -17,7 +17,7 @@ Examples:
 
 const LONG_EXAMPLES: &str = "\
 Examples:
-  dunlin run smollm2:135m \"What is the capital of France?\"
+  dunlin run smollm2:135m \"What is the capital of Japan?\"
   echo \"Explain DNS in one sentence\" | dunlin run smollm2:135m
   dunlin run smollm2:135m                     chat, when started in a terminal
   dunlin run ./model.gguf --raw \"Once upon a time\"

@@ -1,5 +1,7 @@
 //! Lists of numbers as people and scripts write them: `1,2,3`, `1 2 3` or `[1, 2, 3]`.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, bail};
 
 /// Numbers separated by commas or white space, in square brackets or not.
@@ -34,10 +36,11 @@ pub(crate) fn parse_or_read(text: &str) -> Result<Vec<u32>> {
             .context("cannot read token ids from stdin")?;
         return parse(&text);
     }
-    let is_list = text
+    let all_list = text
         .chars()
         .all(|c| c.is_ascii_digit() || c.is_whitespace() || "[],".contains(c));
-    if is_list {
+    let meant_as_list = text.contains([',', '[', ' ']) && !Path::new(text).exists();
+    if all_list || meant_as_list {
         return parse(text);
     }
     let content = std::fs::read_to_string(text).with_context(|| {

@@ -138,14 +138,7 @@ impl ProgressView {
             let size = total
                 .map(output::bytes)
                 .unwrap_or_else(|| "a file of unknown size".to_owned());
-            match done {
-                0 => self.terminal.note(format_args!("{} {size}", phase.doing())),
-                _ => self.terminal.note(format_args!(
-                    "{} {size}, {} done",
-                    phase.doing(),
-                    output::bytes(done)
-                )),
-            }
+            self.terminal.note(format_args!("{} {size}", phase.doing()));
         }
     }
 

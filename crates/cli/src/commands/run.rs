@@ -19,7 +19,7 @@ const RAW_MAX_TOKENS: usize = 256;
 
 const EXAMPLES: &str = "\
 Examples:
-  dunlin run smollm2:135m \"What is the capital of France?\"
+  dunlin run smollm2:135m \"What is the capital of Japan?\"
   dunlin run smollm2:135m --system \"Answer in one word.\" --temperature 0 \"Largest planet?\"
   git diff | dunlin run qwen2.5-coder:0.5b --system \"Write a commit message for this diff.\"
   dunlin run gemma3:270m --raw --max-tokens 64 \"Once upon a time\"
@@ -75,7 +75,7 @@ pub(super) struct GenerateArgs {
     #[arg(long, short = 'n', value_name = "N", value_parser = at_least_one)]
     max_tokens: Option<usize>,
     /// Below 1 the likely words become likelier; 0 always takes the likeliest [default: 0.8]
-    #[arg(long, short, value_name = "T", allow_negative_numbers = true)]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
     temperature: Option<f32>,
     /// Choose among this many likeliest tokens; 0: all [default: 40]
     #[arg(long, value_name = "K")]

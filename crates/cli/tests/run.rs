@@ -1,0 +1,209 @@
+//! `dunlin run`, on a tiny random model.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod common;
+
+use common::{Dunlin, conformance, fixture, keys};
+
+fn answer(dunlin: &Dunlin, args: &[&str]) -> common::Ran {
+    let model = fixture("tiny.gguf");
+    let mut all = vec![
+        "run",
+        model.as_str(),
+        "--temperature",
+        "0",
+        "--max-tokens",
+        "8",
+    ];
+    all.extend(args);
+    dunlin.run(&all)
+}
+
+#[test]
+fn json_has_the_promised_shape() {
+    let answer = answer(&Dunlin::new(), &["--json", "Hello"]).ok().json();
+    assert_eq!(keys(&answer), ["text", "finish_reason", "usage"]);
+    assert_eq!(
+        keys(&answer["usage"]),
+        [
+            "prompt_tokens",
+            "completion_tokens",
+            "prompt_tokens_per_second",
+            "completion_tokens_per_second"
+        ]
+    );
+    assert_eq!(answer["usage"]["completion_tokens"], 8);
+    assert_eq!(answer["finish_reason"], "length");
+}
+
+#[test]
+fn stdout_carries_the_answer_and_a_line_end_only() {
+    let dunlin = Dunlin::new();
+    let json = answer(&dunlin, &["--json", "Hello"]).ok().json();
+    let plain = answer(&dunlin, &["--verbose", "Hello"]).ok();
+    assert_eq!(
+        plain.stdout,
+        format!("{}\n", json["text"].as_str().unwrap())
+    );
+    assert!(plain.stderr.contains("--max-tokens"), "{}", plain.stderr);
+    assert!(plain.stderr.contains("tokens/s"), "{}", plain.stderr);
+}
+
+#[test]
+fn quiet_says_nothing_on_stderr() {
+    assert_eq!(
+        answer(&Dunlin::new(), &["--quiet", "Hello"]).ok().stderr,
+        ""
+    );
+}
+
+#[test]
+fn the_prompt_may_come_from_stdin_and_loses_its_line_end() {
+    let dunlin = Dunlin::new();
+    let wanted = answer(&dunlin, &["Hello"]).ok().stdout;
+    let model = fixture("tiny.gguf");
+    let args = ["run", &model, "--temperature", "0", "--max-tokens", "8"];
+    assert_eq!(dunlin.run_with(&args, "Hello\n").ok().stdout, wanted);
+    assert_eq!(
+        dunlin
+            .run_with(&[&args[..], &["-"]].concat(), "Hello\r\n")
+            .ok()
+            .stdout,
+        wanted
+    );
+}
+
+#[test]
+fn raw_and_ids_feed_the_text_itself() {
+    let dunlin = Dunlin::new();
+    let raw = answer(&dunlin, &["--json", "--raw", "the"]).ok().json();
+    // "th" + "e" is one merge of the fixture, and its 259th token.
+    assert_eq!(raw["usage"]["prompt_tokens"], 1);
+    let ids = answer(&dunlin, &["--json", "--ids", "258"]).ok().json();
+    assert_eq!(ids["text"], raw["text"]);
+    let chat = answer(&dunlin, &["--json", "the"]).ok().json();
+    assert!(chat["usage"]["prompt_tokens"].as_u64().unwrap() > 10);
+}
+
+#[test]
+fn user_text_reaches_control_tokens_only_when_told_so() {
+    let dunlin = Dunlin::new();
+    let tokens =
+        |args: &[&str]| answer(&dunlin, args).ok().json()["usage"]["prompt_tokens"].clone();
+    assert_eq!(
+        tokens(&["--json", "--raw", "--parse-special", "<|im_start|>"]),
+        1
+    );
+    assert!(
+        tokens(&["--json", "--raw", "<|im_start|>"])
+            .as_u64()
+            .unwrap()
+            > 5
+    );
+}
+
+#[test]
+fn a_seed_repeats_the_answer() {
+    let dunlin = Dunlin::new();
+    let model = fixture("tiny.gguf");
+    let run = |seed: &str| {
+        let args = [
+            "run",
+            &model,
+            "--raw",
+            "--max-tokens",
+            "24",
+            "--temperature",
+            "5",
+            "--seed",
+            seed,
+            "Hi",
+        ];
+        dunlin.run(&args).ok().stdout
+    };
+    assert_eq!(run("7"), run("7"));
+    assert_ne!(run("7"), run("8"));
+}
+
+#[test]
+fn a_stop_text_ends_the_answer_before_it() {
+    let dunlin = Dunlin::new();
+    let whole = answer(&dunlin, &["--json", "Hello"]).ok().json();
+    let whole = whole["text"].as_str().unwrap();
+    let stop: String = whole.chars().skip(3).take(2).collect();
+    let cut = answer(&dunlin, &["--json", "--stop", &stop, "Hello"])
+        .ok()
+        .json();
+    assert_eq!(cut["finish_reason"], "stop");
+    assert_eq!(
+        cut["text"].as_str().unwrap(),
+        whole.split(&stop).next().unwrap()
+    );
+}
+
+#[test]
+fn a_prompt_that_does_not_fit_is_an_error_with_both_numbers() {
+    let ran = answer(
+        &Dunlin::new(),
+        &[
+            "--context",
+            "16",
+            "--raw",
+            "a long text that has more than sixteen tokens",
+        ],
+    )
+    .code(1);
+    assert!(ran.stderr.starts_with("error: "), "{}", ran.stderr);
+    assert!(ran.stderr.contains("16"), "{}", ran.stderr);
+    assert_eq!(ran.stdout, "");
+}
+
+#[test]
+fn a_setting_outside_its_range_is_named() {
+    let ran = answer(&Dunlin::new(), &["--top-p", "-1", "Hello"]).code(1);
+    assert!(ran.stderr.contains("top_p"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_chat_needs_a_terminal() {
+    let dunlin = Dunlin::new();
+    let model = fixture("tiny.gguf");
+    // Nothing on stdin is an empty question, which a template takes.
+    dunlin.run(&["run", &model, "--max-tokens", "1"]).ok();
+    dunlin
+        .run(&["run", &model, "--raw", "--system", "x", "Hi"])
+        .code(2);
+    dunlin.run(&["run", &model, "--ids", "1,x"]).code(1);
+}
+
+#[test]
+fn a_base_model_leads_to_raw() {
+    let Some(folder) = conformance() else { return };
+    let model = folder.join("llama/model.gguf");
+    let model = model.to_str().unwrap();
+    let dunlin = Dunlin::new();
+    let ran = dunlin.run(&["run", model, "Hello"]).code(1);
+    assert!(ran.stderr.contains("--raw"), "{}", ran.stderr);
+    dunlin
+        .run(&["run", model, "--raw", "--max-tokens", "4", "Hello"])
+        .ok();
+}
+
+#[test]
+fn models_that_cannot_be_had_have_their_own_exit_codes() {
+    let dunlin = Dunlin::new();
+    let unknown = dunlin.run(&["run", "smolm2:135m", "Hi"]).code(3);
+    assert!(
+        unknown.stderr.contains("smollm2:135m"),
+        "{}",
+        unknown.stderr
+    );
+    dunlin.run(&["run", "./no-such-file.gguf", "Hi"]).code(3);
+    let offline = dunlin.run(&["run", "smollm2:135m", "Hi"]).code(4);
+    assert!(offline.stderr.contains("offline"), "{}", offline.stderr);
+    let damaged = dunlin.write("damaged.gguf", "GGUF and nothing more");
+    dunlin.run(&["run", &damaged, "Hi"]).code(5);
+    dunlin
+        .run(&["run", &fixture("tiny-base.gguf"), "Hi"])
+        .code(5);
+}
