@@ -1,5 +1,6 @@
 //! The program with a cache of its own, the fixtures of the SDK, and the optional shared conformance data.
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::print_stderr, reason = "what is skipped must be said")]
 
 use std::fs;
 use std::io::Write;
