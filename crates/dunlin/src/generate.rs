@@ -21,7 +21,8 @@ impl Lm {
     /// Starts to continue a text or to answer a conversation. The returned iterator computes as it is asked for events.
     ///
     /// Where the prompt begins as the last one (with its answer) did, only the rest is computed: a chat turn costs its
-    /// new tokens.
+    /// new tokens. The answer is the same as without: the scores of a token do not depend on how a text was cut into
+    /// batches, to the last bit.
     ///
     /// Waits while another generation of this model is unfinished.
     ///
