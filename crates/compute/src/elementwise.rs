@@ -146,7 +146,7 @@ fn activate<S: Simd>(s: S, kind: Gate, x: S::F) -> S::F {
         Gate::Silu => s.sub(s.splat(0.0), x),
         Gate::GeluTanh => {
             let inner = s.fma(s.mul(x, x), s.splat(0.044_715), s.splat(1.0));
-            s.mul(s.mul(x, inner), s.splat(-1.595_769_1))
+            s.mul(s.mul(x, inner), s.splat(-1.595_769))
         }
     };
     s.div(x, s.add(s.splat(1.0), exp(s, minus_y)))

@@ -1,40 +1,45 @@
 //! A fork-join pool: workers spin briefly between regions, then park.
 //!
 //! A decoder layer is about five parallel regions of a few microseconds each, so a barrier that sleeps would cost
-//! more than the work. Workers spin for [`SPINS`] rounds (a fraction of a millisecond) and only then park.
+//! more than the work. Workers spin for [`SPINS`] rounds and only then park. A region is open to workers that come, and
+//! waits for none that did not: on a machine that others use too, a worker that lost its processor holds nobody up.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-/// Rounds of `pause` before an idle worker parks: about 0.3 ms, more than the gap between two tokens usually takes.
+/// Rounds of `pause` before an idle worker parks: a fraction of a millisecond, more than the gap between two tokens
+/// usually takes.
 const SPINS: u32 = 20_000;
-/// Rounds of `pause` before the caller yields its processor while it waits for the last worker.
-const SPINS_BEFORE_YIELD: u32 = 4_000;
+/// Rounds of `pause` after which a waiting thread offers its processor to others.
+const SPINS_BEFORE_YIELD: u32 = 1_000;
 
-/// A pool of threads that run the same closure, each with its own index.
-///
-/// The calling thread is thread 0; a pool of one thread starts none.
+/// Threads that share out the items of a loop. The calling thread is one of them; a pool of one thread starts none.
 pub struct Pool {
     shared: Arc<Shared>,
-    region: Mutex<()>,
+    turn: Mutex<()>,
     workers: Vec<JoinHandle<()>>,
 }
 
 #[derive(Clone, Copy)]
 struct Job {
     data: *const (),
-    call: unsafe fn(*const (), usize),
+    call: unsafe fn(*const ()),
 }
-// SAFETY: the closure behind `data` is `Sync`, and lives until `run` returns.
+// SAFETY: the closure behind `data` is `Sync`, and lives until `region` returns.
 unsafe impl Send for Job {}
 
+/// The gate of a region, in one number: its epoch, whether it is open, and how many workers have come in.
+const OPEN: usize = 1 << 15;
+const WORKERS: usize = OPEN - 1;
+const EPOCH: usize = 1 << 16;
+
 struct Shared {
-    /// Counts regions; a worker that sees it change runs `job`.
-    epoch: AtomicUsize,
+    gate: AtomicUsize,
+    /// Workers that are through with the region they came into.
+    left: AtomicUsize,
     job: Mutex<Option<Job>>,
-    running: AtomicUsize,
     sleepers: AtomicUsize,
     lock: Mutex<()>,
     wake: Condvar,
@@ -46,12 +51,19 @@ impl Pool {
     /// Starts `threads - 1` workers; zero counts as one.
     ///
     /// # Errors
-    /// The operating system's, when it cannot start a thread.
+    /// The operating system's, when it cannot start a thread, and for more than 32767 of them.
     pub fn new(threads: usize) -> std::io::Result<Self> {
+        if threads > WORKERS {
+            let message = format!("a pool has at most {WORKERS} threads, not {threads}");
+            return Err(std::io::Error::new(
+                std::io::ErrorKind::InvalidInput,
+                message,
+            ));
+        }
         let shared = Arc::new(Shared {
-            epoch: AtomicUsize::new(0),
+            gate: AtomicUsize::new(0),
+            left: AtomicUsize::new(0),
             job: Mutex::new(None),
-            running: AtomicUsize::new(0),
             sleepers: AtomicUsize::new(0),
             lock: Mutex::new(()),
             wake: Condvar::new(),
@@ -60,77 +72,35 @@ impl Pool {
         });
         let mut pool = Pool {
             shared,
-            region: Mutex::new(()),
+            turn: Mutex::new(()),
             workers: Vec::new(),
         };
         for index in 1..threads {
             let shared = Arc::clone(&pool.shared);
             let worker = std::thread::Builder::new().name(format!("dunlin-{index}"));
-            pool.workers.push(worker.spawn(move || shared.work(index))?);
+            pool.workers.push(worker.spawn(move || shared.work())?);
         }
         Ok(pool)
     }
 
-    /// The number of threads that run a region, the caller's included.
+    /// The number of threads that share a loop, the caller's included.
     pub fn threads(&self) -> usize {
         self.workers.len() + 1
     }
 
-    /// Runs `f(thread)` once on every thread and returns when all are done.
+    /// Runs `f(item)` for every item in `0..items`, handed out in chunks as threads become free.
     ///
-    /// Regions of several callers take turns. A region must not start another on the same pool.
+    /// Loops of several callers take turns. `f` must not start another loop on the same pool.
     ///
     /// # Panics
     /// If `f` panicked on any thread.
-    pub fn run<F: Fn(usize) + Sync>(&self, f: F) {
-        if self.workers.is_empty() {
-            return f(0);
-        }
-        let _turn = self.region.lock().unwrap_or_else(PoisonError::into_inner);
-        /// # Safety
-        /// `data` points to a live `F`.
-        unsafe fn call<F: Fn(usize)>(data: *const (), thread: usize) {
-            // SAFETY: the caller's promise.
-            unsafe { (*data.cast::<F>())(thread) }
-        }
-        let job = Job {
-            data: (&raw const f).cast(),
-            call: call::<F>,
-        };
-        let shared = &*self.shared;
-        shared.running.store(self.workers.len(), Ordering::Relaxed);
-        *shared.job.lock().unwrap_or_else(PoisonError::into_inner) = Some(job);
-        shared.epoch.fetch_add(1, Ordering::SeqCst);
-        if shared.sleepers.load(Ordering::SeqCst) > 0 {
-            let _guard = shared.lock.lock().unwrap_or_else(PoisonError::into_inner);
-            shared.wake.notify_all();
-        }
-        let own = catch_unwind(AssertUnwindSafe(|| f(0)));
-        let mut spins = 0;
-        while shared.running.load(Ordering::Acquire) > 0 {
-            spins += 1;
-            if spins < SPINS_BEFORE_YIELD {
-                std::hint::spin_loop();
-            } else {
-                std::thread::yield_now();
-            }
-        }
-        if let Err(panic) = own {
-            std::panic::resume_unwind(panic);
-        }
-        if shared.panicked.swap(false, Ordering::Relaxed) {
-            std::panic::resume_unwind(Box::new("a worker of the thread pool panicked"));
-        }
-    }
-
-    /// Runs `f(item)` for every item in `0..items`, handed out in chunks as threads become free.
     pub fn for_each<F: Fn(usize) + Sync>(&self, items: usize, chunk: usize, f: F) {
-        let next = AtomicUsize::new(0);
         let chunk = chunk.max(1);
-        if items <= chunk {
+        if items <= chunk || self.workers.is_empty() {
             return (0..items).for_each(f);
         }
-        self.run(|_| {
+        let next = AtomicUsize::new(0);
+        self.region(|| {
             loop {
                 let start = next.fetch_add(chunk, Ordering::Relaxed);
                 if start >= items {
@@ -141,6 +111,54 @@ impl Pool {
                 }
             }
         });
+    }
+
+    /// Runs `f` on this thread and on every worker that comes before this thread is through.
+    fn region<F: Fn() + Sync>(&self, f: F) {
+        /// # Safety
+        /// `data` points to a live `F`.
+        unsafe fn call<F: Fn()>(data: *const ()) {
+            // SAFETY: the caller's promise.
+            unsafe { (*data.cast::<F>())() }
+        }
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let shared = &*self.shared;
+        let job = Job {
+            data: (&raw const f).cast(),
+            call: call::<F>,
+        };
+        *shared.job.lock().unwrap_or_else(PoisonError::into_inner) = Some(job);
+        shared.left.store(0, Ordering::Relaxed);
+        let epoch = shared.gate.load(Ordering::Relaxed) & !(OPEN | WORKERS);
+        shared
+            .gate
+            .store(epoch.wrapping_add(EPOCH) | OPEN, Ordering::SeqCst);
+        if shared.sleepers.load(Ordering::SeqCst) > 0 {
+            let _guard = shared.lock.lock().unwrap_or_else(PoisonError::into_inner);
+            shared.wake.notify_all();
+        }
+        let own = catch_unwind(AssertUnwindSafe(&f));
+        let came = shared.gate.fetch_and(!OPEN, Ordering::AcqRel) & WORKERS;
+        let mut spins = 0;
+        while shared.left.load(Ordering::Acquire) < came {
+            pause(&mut spins);
+        }
+        if let Err(panic) = own {
+            resume_unwind(panic);
+        }
+        if shared.panicked.swap(false, Ordering::Relaxed) {
+            resume_unwind(Box::new("a worker of the thread pool panicked"));
+        }
+    }
+}
+
+/// Waits a moment; now and then lets others have the processor.
+fn pause(spins: &mut u32) {
+    *spins = spins.wrapping_add(1);
+    if spins.is_multiple_of(SPINS_BEFORE_YIELD) {
+        std::thread::yield_now();
+    } else {
+        std::hint::spin_loop();
     }
 }
 
@@ -181,7 +199,6 @@ pub fn for_each_rows(
 impl Drop for Pool {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
-        self.shared.epoch.fetch_add(1, Ordering::SeqCst);
         {
             let _guard = self
                 .shared
@@ -198,58 +215,85 @@ impl Drop for Pool {
 }
 
 impl Shared {
-    fn work(&self, index: usize) {
+    fn work(&self) {
         let mut seen = 0;
-        loop {
-            seen = self.wait_for_change(seen);
-            if self.stop.load(Ordering::SeqCst) {
-                return;
+        while let Some(gate) = self.wait_for_region(seen) {
+            seen = gate & !(OPEN | WORKERS);
+            let mut current = gate;
+            let entered = loop {
+                if current & OPEN == 0 || current & !(OPEN | WORKERS) != seen {
+                    break false;
+                }
+                match self.gate.compare_exchange_weak(
+                    current,
+                    current + 1,
+                    Ordering::AcqRel,
+                    Ordering::Relaxed,
+                ) {
+                    Ok(_) => break true,
+                    Err(found) => current = found,
+                }
+            };
+            if !entered {
+                continue;
             }
             let job = *self.job.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(job) = job {
-                // SAFETY: `run` keeps the closure alive until `running` is zero.
-                let result =
-                    catch_unwind(AssertUnwindSafe(|| unsafe { (job.call)(job.data, index) }));
+                // SAFETY: `region` keeps the closure alive until all who came in have left.
+                let result = catch_unwind(AssertUnwindSafe(|| unsafe { (job.call)(job.data) }));
                 if result.is_err() {
                     self.panicked.store(true, Ordering::Relaxed);
                 }
             }
-            self.running.fetch_sub(1, Ordering::Release);
+            self.left.fetch_add(1, Ordering::Release);
         }
     }
 
-    fn wait_for_change(&self, seen: usize) -> usize {
-        for _ in 0..SPINS {
-            let now = self.epoch.load(Ordering::Acquire);
-            if now != seen {
-                return now;
+    /// The gate of an open region other than `seen`; `None` when the pool stops.
+    fn wait_for_region(&self, seen: usize) -> Option<usize> {
+        let open = || {
+            let gate = self.gate.load(Ordering::SeqCst);
+            (gate & OPEN != 0 && gate & !(OPEN | WORKERS) != seen).then_some(gate)
+        };
+        let mut spins = 0;
+        while spins < SPINS {
+            if self.stop.load(Ordering::Relaxed) {
+                return None;
             }
-            std::hint::spin_loop();
+            if let Some(gate) = open() {
+                return Some(gate);
+            }
+            pause(&mut spins);
         }
         let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         self.sleepers.fetch_add(1, Ordering::SeqCst);
-        loop {
-            let now = self.epoch.load(Ordering::SeqCst);
-            if now != seen {
-                self.sleepers.fetch_sub(1, Ordering::SeqCst);
-                return now;
+        let found = loop {
+            if self.stop.load(Ordering::SeqCst) {
+                break None;
+            }
+            if let Some(gate) = open() {
+                break Some(gate);
             }
             guard = self
                 .wake
                 .wait(guard)
                 .unwrap_or_else(PoisonError::into_inner);
-        }
+        };
+        self.sleepers.fetch_sub(1, Ordering::SeqCst);
+        found
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn every_item_runs_exactly_once() {
         let pool = Pool::new(3).unwrap();
-        for items in [0, 1, 7, 1000] {
+        for round in 0..200 {
+            let items = round * 7 % 1000;
             let counts: Vec<AtomicUsize> = (0..items).map(|_| AtomicUsize::new(0)).collect();
             pool.for_each(items, 4, |i| {
                 counts[i].fetch_add(1, Ordering::Relaxed);
@@ -258,30 +302,36 @@ mod tests {
         }
     }
 
+    /// Two items that wait for each other, so that two threads must have come.
+    fn meet(pool: &Pool, then: impl Fn(usize) + Sync) {
+        let here = AtomicUsize::new(0);
+        pool.for_each(2, 1, |item| {
+            here.fetch_add(1, Ordering::SeqCst);
+            while here.load(Ordering::SeqCst) < 2 {
+                std::thread::yield_now();
+            }
+            then(item);
+        });
+    }
+
     #[test]
-    fn regions_work_again_after_the_workers_parked() {
+    fn workers_come_again_after_they_parked() {
         let pool = Pool::new(2).unwrap();
         for _ in 0..3 {
-            let ran = AtomicUsize::new(0);
-            pool.run(|_| {
-                ran.fetch_add(1, Ordering::Relaxed);
-            });
-            assert_eq!(ran.load(Ordering::Relaxed), 2);
-            std::thread::sleep(std::time::Duration::from_millis(30));
+            meet(&pool, |_| {});
+            std::thread::sleep(Duration::from_millis(30));
         }
     }
 
     #[test]
-    fn a_panic_in_a_region_reaches_the_caller_and_the_pool_survives() {
+    fn a_panic_on_any_thread_reaches_the_caller_and_the_pool_survives() {
         let pool = Pool::new(2).unwrap();
-        let result = catch_unwind(AssertUnwindSafe(|| {
-            pool.run(|thread| assert!(thread == 0, "worker fails"))
-        }));
-        assert!(result.is_err());
-        let ran = AtomicUsize::new(0);
-        pool.run(|_| {
-            ran.fetch_add(1, Ordering::Relaxed);
-        });
-        assert_eq!(ran.load(Ordering::Relaxed), 2);
+        for bad in 0..2 {
+            let result = catch_unwind(AssertUnwindSafe(|| {
+                meet(&pool, |item| assert!(item != bad, "item fails"))
+            }));
+            assert!(result.is_err());
+            meet(&pool, |_| {});
+        }
     }
 }
