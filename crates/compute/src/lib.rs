@@ -12,6 +12,7 @@
 mod activations;
 mod attention;
 mod elementwise;
+mod kv;
 mod matmul;
 mod pack;
 mod panels;
@@ -20,12 +21,11 @@ mod simd;
 mod tier;
 
 pub use activations::Activations;
-pub use attention::{
-    AttentionJob, KvElement, KvLayout, KvSlab, POSITIONS_PER_BLOCK, attend, store_kv,
-};
+pub use attention::{AttentionJob, attend};
 pub use elementwise::{
     Gate, add_assign, gate, rms_norm, rms_norm_in_place, rope_in_place, rope_table, scale_in_place,
 };
+pub use kv::{KvElement, KvLayout, KvSlab, POSITIONS_PER_BLOCK, store_kv};
 pub use matmul::{Matmul, matmul};
 pub use pack::{PackError, pack};
 pub use panels::{PackedMatrix, PanelFormat};

@@ -4,7 +4,7 @@
 //! lays out. Block layouts are ggml's (`ggml-common.h`).
 
 use crate::panels::{BLOCK, PackedMatrix, PanelFormat, ROWS};
-use crate::pool::Pool;
+use crate::pool::{Pool, SendPtr};
 use dunlin_format::DType;
 
 /// Why a matrix cannot be packed.
@@ -60,10 +60,10 @@ pub fn pack(
     let mut data = vec![0; panels * panel_bytes];
     let out = SendPtr(data.as_mut_ptr());
     pool.for_each(panels, 16, |panel| {
-        let out = &out;
         // SAFETY: each panel is a part of `data` of its own.
-        let target =
-            unsafe { std::slice::from_raw_parts_mut(out.0.add(panel * panel_bytes), panel_bytes) };
+        let target = unsafe {
+            std::slice::from_raw_parts_mut(out.get().add(panel * panel_bytes), panel_bytes)
+        };
         let first = panel * ROWS;
         let count = ROWS.min(rows - first);
         pack_panel(
@@ -76,10 +76,6 @@ pub fn pack(
     packed.data = data;
     Ok(packed)
 }
-
-struct SendPtr(*mut u8);
-// SAFETY: used for disjoint parts only.
-unsafe impl Sync for SendPtr {}
 
 fn pack_panel(format: PanelFormat, rows: &[u8], row_bytes: usize, out: &mut [u8]) {
     let (unit_cols, unit_bytes) = format.unit();

@@ -162,6 +162,18 @@ fn pause(spins: &mut u32) {
     }
 }
 
+/// A pointer that threads share to write to disjoint parts.
+pub(crate) struct SendPtr<T>(pub(crate) *mut T);
+// SAFETY: whoever dereferences it says why the parts are disjoint.
+unsafe impl<T> Sync for SendPtr<T> {}
+
+impl<T> SendPtr<T> {
+    /// The pointer; a method, so that closures capture the wrapper and not the bare pointer in it.
+    pub(crate) fn get(&self) -> *mut T {
+        self.0
+    }
+}
+
 /// Runs `f(i, row of a, row of b)` for `rows` rows of two matrices, spread over the pool.
 ///
 /// # Panics
@@ -180,19 +192,14 @@ pub fn for_each_rows(
         a.len().is_multiple_of(rows) && b.len().is_multiple_of(rows),
         "whole rows"
     );
-    struct Parts(*mut f32, usize);
-    // SAFETY: each row is touched by one thread.
-    unsafe impl Sync for Parts {}
-    let (a, b) = (
-        Parts(a.as_mut_ptr(), a.len() / rows),
-        Parts(b.as_mut_ptr(), b.len() / rows),
-    );
+    let (a_len, b_len) = (a.len() / rows, b.len() / rows);
+    let (a, b) = (SendPtr(a.as_mut_ptr()), SendPtr(b.as_mut_ptr()));
     pool.for_each(rows, 4, |i| {
-        let row = |Parts(start, len): &Parts| {
+        let row = |start: &SendPtr<f32>, len: usize| {
             // SAFETY: row `i` lies in the matrix, and belongs to this call alone.
-            unsafe { std::slice::from_raw_parts_mut(start.add(i * len), *len) }
+            unsafe { std::slice::from_raw_parts_mut(start.get().add(i * len), len) }
         };
-        f(i, row(&a), row(&b));
+        f(i, row(&a, a_len), row(&b, b_len));
     });
 }
 

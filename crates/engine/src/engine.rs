@@ -1,7 +1,7 @@
 //! The engine: a model, its cache, its threads, and the one step function that everything else calls.
 
 use crate::EngineError;
-use crate::forward::Buffers;
+use crate::buffers::Buffers;
 use crate::kv::{KvCache, SequenceId};
 use crate::spec::ModelSpec;
 use crate::weights::{LoadProgress, Weights};

@@ -1,5 +1,6 @@
 //! Model description, weights, forward pass, KV cache and sampling.
 
+mod buffers;
 mod engine;
 mod error;
 mod forward;

@@ -260,12 +260,12 @@ mod tests {
         let config = config(&[
             ("DUNLIN_HOME", "/d"),
             ("HF_HOME", home),
-            ("HTTPS_PROXY", "http://me:pw@p:1"),
+            ("HTTPS_PROXY", "http://me:proxy-password@p:1"),
         ]);
         assert_eq!(config.hf_token.as_deref(), Some("hf_secret"));
         let shown = format!("{config:?}");
         assert!(
-            !shown.contains("hf_secret") && !shown.contains("pw"),
+            !shown.contains("hf_secret") && !shown.contains("proxy-password"),
             "{shown}"
         );
     }

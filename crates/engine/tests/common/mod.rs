@@ -70,7 +70,7 @@ impl Golden {
 }
 
 impl GoldenPrompt {
-    fn read(prompt: &Value) -> Self {
+    pub fn read(prompt: &Value) -> Self {
         let rows = prompt["logits"].as_array().unwrap().iter();
         GoldenPrompt {
             ids: integers(&prompt["ids"]),
