@@ -1,7 +1,7 @@
 //! CPU compute for small language models: a thread pool, packed weight panels and the kernels on them.
 //!
 //! The crate knows nothing of files, model families or tokens: it multiplies matrices, attends, normalizes and
-//! rotates. Each kernel is written once over the [`simd`] trait and instantiated per processor [`Tier`].
+//! rotates. Each kernel is written once over a small SIMD trait and instantiated per processor [`Tier`].
 //!
 //! Kernels do not allocate, and do not read clocks, environment variables or random sources.
 

@@ -4,7 +4,7 @@ use crate::simd::{Kernel, Portable};
 
 /// A level of processor support that kernels are built for.
 ///
-/// A tier above [`Tier::Portable`] can only be had from [`Tier::detect`] or [`Tier::available`], so holding one is
+/// A tier above [`Tier::PORTABLE`] can only be had from [`Tier::detect`] or [`Tier::available`], so holding one is
 /// the permission to run its instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tier(Level);
