@@ -57,3 +57,8 @@ pub use dunlin_hub::{
 pub use dunlin_text::{
     ChatTemplate, DateTime, DecodeStream, TemplateInput, TextError, TokenId, TokenKind, Tokenizer,
 };
+
+/// The examples of the README, compiled with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
