@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
 use dunlin_compute::Tier;
+use dunlin_engine::spec::supported_architectures;
 use dunlin_engine::{Engine, EngineConfig, EngineError, ModelSpec};
 use dunlin_format::{Gguf, Report};
 use dunlin_hub::{ModelCard, ModelRef};
@@ -56,6 +57,7 @@ impl Lm {
     /// [`Error::Cancelled`].
     pub fn load(model: ModelRef, mut options: LoadOptions<'_>) -> Result<Self, Error> {
         let (threads, tier) = options.device.resolve()?;
+        refuse_unsupported(&model)?;
         let pulled = locate(&model, &mut options)?;
         let gguf = Arc::new(Gguf::open(&pulled.path)?);
         let spec = ModelSpec::from_gguf(&gguf)?;
@@ -251,4 +253,19 @@ fn load_both(
             engine => Ok((engine?, text?)),
         }
     })
+}
+
+/// Says that a model of the catalog cannot be computed before gigabytes of it are fetched.
+fn refuse_unsupported(model: &ModelRef) -> Result<(), Error> {
+    let ModelRef::Catalog(id) = model else {
+        return Ok(());
+    };
+    let Some(found) = dunlin_hub::find(id).and_then(|card| card.architecture.clone()) else {
+        return Ok(());
+    };
+    if supported_architectures().any(|supported| supported == found) {
+        return Ok(());
+    }
+    let supported = supported_architectures().collect();
+    Err(EngineError::UnknownArchitecture { found, supported }.into())
 }

@@ -23,6 +23,9 @@ pub struct ModelCard {
     /// Family, such as "qwen3".
     #[serde(default)]
     pub family: Option<String>,
+    /// What its weights are computed as: `general.architecture` of the GGUF file, such as "llama" for SmolLM2.
+    #[serde(default)]
+    pub architecture: Option<String>,
     /// Number of parameters in words, such as "135M".
     #[serde(default)]
     pub parameters: Option<String>,
@@ -111,6 +114,7 @@ impl ModelCard {
             aliases: Vec::new(),
             name: String::new(),
             family: None,
+            architecture: None,
             parameters: None,
             quantization: None,
             description: None,

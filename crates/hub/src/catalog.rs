@@ -132,7 +132,9 @@ mod tests {
                 licence.url
             );
             assert!(
-                card.context_length.is_some() && card.family.is_some(),
+                card.context_length.is_some()
+                    && card.family.is_some()
+                    && card.architecture.is_some(),
                 "{}",
                 card.id
             );
