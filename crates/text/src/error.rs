@@ -78,6 +78,12 @@ pub enum TextError {
          It is faulty or hostile; give another template"
     )]
     TemplateFuel { fuel: u64 },
+    /// The template took longer than any honest one needs.
+    #[error(
+        "the chat template was stopped: it was not done after {seconds} seconds. \
+         It is faulty or hostile; give another template"
+    )]
+    TemplateTime { seconds: u64 },
     /// A message or tool is nested too deeply.
     #[error("messages, tools or template variables are nested deeper than {limit} levels")]
     InputTooDeep { limit: usize },

@@ -85,6 +85,41 @@ fn a_hostile_template_gets_an_error() {
 }
 
 #[test]
+fn lists_that_double_end_with_an_error() {
+    let doubled = "{% set ns = namespace(s=[1]) %}{% for i in range(60) %}\
+                   {% set ns.s = ns.s + ns.s %}{% endfor %}{{ ns.s | length }}";
+    let error = render(doubled, &user("x")).unwrap_err();
+    assert!(matches!(error, TextError::TemplateTime { .. }), "{error}");
+}
+
+#[test]
+fn long_chains_of_operators_do_not_overflow_the_stack() {
+    for (before, link, after) in [
+        ("", "-", "1"),
+        ("", "not ", "1"),
+        ("1", "|e", ""),
+        ("1", "[0]", ""),
+        ("1", ".a", ""),
+        ("a", "()", ""),
+        ("1", "+1", ""),
+        ("1", "~1", ""),
+        ("1", "**1", ""),
+        ("1", " if 1 else 1", ""),
+        ("1", " or 1", ""),
+        ("1", " is a", ""),
+    ] {
+        let links = link.repeat(65_000 / link.len());
+        // Whether it can be read does not matter here, only that there is an answer.
+        let _ = render(&format!("{{{{ {before}{links}{after} }}}}"), &user("x"));
+    }
+    let long = "x".repeat(70_000);
+    assert!(matches!(
+        ChatTemplate::new(&long, None, None),
+        Err(TextError::TemplateSyntax { .. })
+    ));
+}
+
+#[test]
 fn lists_nested_by_a_loop_do_not_overflow_the_stack() {
     let nested = "{% set ns = namespace(s=[1]) %}{% for i in range(90000) %}\
                   {% set ns.s = [ns.s] %}{% endfor %}";

@@ -9,7 +9,7 @@ mod clock;
 mod filters;
 mod python;
 
-use std::{error::Error as _, fmt};
+use std::{error::Error as _, fmt, sync::mpsc, thread, time::Duration};
 
 use dunlin_format::Metadata;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value, syntax::SyntaxConfig};
@@ -22,9 +22,18 @@ use crate::{TextError, Tokenizer};
 /// Work that every render may do: instructions, or 64 bytes of text each. The shared test
 /// conversations need less than 2,000, tools included.
 const BASE_FUEL: u64 = 500_000;
-/// Reserved, not used, memory of the thread that renders. The fuel allows about 80,000 levels of
-/// lists in lists.
+/// Reserved, not used, memory of the threads that compile and render. The fuel allows about 80,000
+/// levels of lists in lists.
 const STACK_BYTES: usize = 256 << 20;
+/// The compiler descends once for each sign of `- - - 1` and of `a|f|f|f`, without a limit of its
+/// own, so the length of the source bounds its stack. Templates of models have up to 20 KB.
+const MAX_SOURCE_BYTES: usize = 64 << 10;
+/// Compiling and rendering take milliseconds. The renderer joins lists (`l + l`) without charging fuel, which 33
+/// doublings turn into billions of elements; only time ends that. The compiler needs time with the
+/// square of an expression's length (`1~1~1`).
+const BASE_TIME: Duration = Duration::from_secs(8);
+/// Time added for each MiB of the conversation.
+const TIME_PER_MIB: Duration = Duration::from_secs(1);
 /// Work added for each byte of the conversation, which templates trim, split and copy again and
 /// again.
 const FUEL_PER_BYTE: u64 = 4;
@@ -88,7 +97,8 @@ impl ChatTemplate {
     ///
     /// # Errors
     ///
-    /// [`TextError::TemplateSyntax`] where the source is not valid Jinja.
+    /// [`TextError::TemplateSyntax`] where the source is not valid Jinja or too long,
+    /// [`TextError::TemplateTime`] where compiling it does not come to an end.
     pub fn new(source: &str, bos: Option<&str>, eos: Option<&str>) -> Result<Self, TextError> {
         let mut environment = Environment::new();
         // The builder fails only for custom delimiters, and none are set.
@@ -114,9 +124,24 @@ impl ChatTemplate {
     }
 
     fn add(&mut self, name: &'static str, source: &str) -> Result<(), TextError> {
-        self.environment
-            .add_template_owned(name, without_generation_tags(source))
-            .map_err(|error| syntax_error(&error))
+        if source.len() > MAX_SOURCE_BYTES {
+            return Err(TextError::TemplateSyntax {
+                message: format!(
+                    "its source has {} bytes and {MAX_SOURCE_BYTES} are read at most",
+                    source.len()
+                ),
+                line: None,
+            });
+        }
+        let source = without_generation_tags(source);
+        let mut environment = self.environment.clone();
+        let compile = move || {
+            environment.add_template_owned(name, source)?;
+            Ok(environment)
+        };
+        self.environment =
+            on_large_stack(compile, BASE_TIME)?.map_err(|error| syntax_error(&error))?;
+        Ok(())
     }
 
     /// The Jinja source, as the model brings it.
@@ -131,11 +156,14 @@ impl ChatTemplate {
     /// # Errors
     ///
     /// [`TextError::TemplateRaised`] where the template refuses the conversation,
-    /// [`TextError::TemplateFailed`] where it fails on it, [`TextError::TemplateFuel`] where it
-    /// does not come to an end.
+    /// [`TextError::TemplateFailed`] where it fails on it, [`TextError::TemplateFuel`] and
+    /// [`TextError::TemplateTime`] where it does not come to an end.
     pub fn render(&self, input: &TemplateInput) -> Result<String, TextError> {
         let context = self.context(input)?;
-        let fuel = BASE_FUEL + FUEL_PER_BYTE * input_bytes(input);
+        let bytes = input_bytes(input);
+        let fuel = BASE_FUEL + FUEL_PER_BYTE * bytes;
+        let mebibytes = u32::try_from(bytes >> 20).unwrap_or(u32::MAX);
+        let limit = BASE_TIME.saturating_add(TIME_PER_MIB.saturating_mul(mebibytes));
         let mut environment = self.environment.clone();
         environment.set_fuel(Some(fuel));
         let with_tools = input.tools.as_ref().is_some_and(|tools| !tools.is_null());
@@ -147,7 +175,7 @@ impl ChatTemplate {
             let template = environment.get_template(name)?;
             template.render(context)
         };
-        on_large_stack(render)?.map_err(|error| render_error(&error, fuel))
+        on_large_stack(render, limit)?.map_err(|error| render_error(&error, fuel))
     }
 
     fn context(&self, input: &TemplateInput) -> Result<Value, TextError> {
@@ -185,21 +213,32 @@ impl ChatTemplate {
     }
 }
 
-/// Runs a render where lists nested as deep as its fuel allows can be printed and dropped, which
-/// takes a level of recursion for each of theirs.
-fn on_large_stack<T: Send>(render: impl FnOnce() -> T + Send) -> Result<T, TextError> {
+/// Runs what a hostile template can make recurse deeply where there is stack for it: compiling
+/// descends into long expressions, and lists nested as deep as the fuel allows take a level for each
+/// of theirs to be printed and dropped.
+///
+/// A thread cannot be stopped from outside: one that is still at work after `limit` is left to
+/// itself, until its own end or the program's.
+fn on_large_stack<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+    limit: Duration,
+) -> Result<T, TextError> {
     let failed = |message: String| TextError::TemplateFailed {
         message,
         line: None,
     };
-    std::thread::scope(|scope| {
-        std::thread::Builder::new()
-            .name("chat-template".to_owned())
-            .stack_size(STACK_BYTES)
-            .spawn_scoped(scope, render)
-            .map_err(|error| failed(format!("no thread for rendering: {error}")))?
-            .join()
-            .map_err(|_| failed("the renderer panicked".to_owned()))
+    let (sender, receiver) = mpsc::sync_channel(1);
+    thread::Builder::new()
+        .name("chat-template".to_owned())
+        .stack_size(STACK_BYTES)
+        // Nobody waits any more where sending fails.
+        .spawn(move || drop(sender.send(work())))
+        .map_err(|error| failed(format!("no thread for the template: {error}")))?;
+    receiver.recv_timeout(limit).map_err(|error| match error {
+        mpsc::RecvTimeoutError::Timeout => TextError::TemplateTime {
+            seconds: limit.as_secs(),
+        },
+        mpsc::RecvTimeoutError::Disconnected => failed("the template engine panicked".to_owned()),
     })
 }
 
