@@ -95,6 +95,9 @@ fn code_of(error: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(error) = error.downcast_ref() {
         return Some(of_format(error));
     }
+    if let Some(error) = error.downcast_ref() {
+        return of_engine(error);
+    }
     if let Some(error) = error.downcast_ref::<io::Error>() {
         return (error.kind() == io::ErrorKind::NotFound).then_some(NOT_FOUND);
     }
@@ -157,6 +160,7 @@ fn of_engine(error: &EngineError) -> Option<u8> {
         | EngineError::WrongShape { .. }
         | EngineError::UnexpectedTensor { .. }
         | EngineError::InvalidTensorValue { .. }
+        | EngineError::InvalidLogit { .. }
         | EngineError::Pack { .. } => Some(MODEL_FILE),
         EngineError::Cancelled => Some(interrupt::EXIT_CODE),
         _ => None,

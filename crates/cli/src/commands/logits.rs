@@ -4,7 +4,7 @@ use std::io::{self, BufWriter, Write};
 
 use anyhow::Result;
 use clap::Args;
-use dunlin::{DEFAULT_CONTEXT_LENGTH, Lm};
+use dunlin::{DEFAULT_CONTEXT_LENGTH, EngineError, Lm};
 
 use crate::args::{Global, Kv, LoadArgs};
 use crate::exit::Usage;
@@ -63,6 +63,7 @@ pub(crate) fn execute(args: &LogitsArgs, global: Global, terminal: &Terminal) ->
     }
     let lm = super::load(&args.model, &load, args.kv, global, terminal)?;
     let rows = lm.logits(&ids, &positions)?;
+    rows.iter().try_for_each(|row| require_numbers(row))?;
     if args.json || !terminal.stdout {
         return Ok(write_json(&positions, &rows)?);
     }
@@ -71,6 +72,17 @@ pub(crate) fn execute(args: &LogitsArgs, global: Global, terminal: &Terminal) ->
         output::table(&best(&lm, row))?;
     }
     Ok(())
+}
+
+/// JSON has no NaN, and `null` would pass as an answer of a sound model.
+///
+/// # Errors
+/// A score is not a number or infinite.
+fn require_numbers(row: &[f32]) -> Result<(), EngineError> {
+    let wrong = (0_u32..).zip(row).find(|(_, score)| !score.is_finite());
+    wrong.map_or(Ok(()), |(token, &found)| {
+        Err(EngineError::InvalidLogit { token, found })
+    })
 }
 
 /// Written number by number: a row of a large vocabulary is some megabytes of text.
@@ -102,4 +114,19 @@ fn best(lm: &Lm, row: &[f32]) -> Vec<[String; 3]> {
         ]
     };
     ids.iter().take(SHOWN).map(show).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_that_json_cannot_hold_are_a_damaged_model() {
+        assert!(require_numbers(&[0.0, -1.5e38, f32::MIN]).is_ok());
+        for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let error = anyhow::Error::from(require_numbers(&[1.0, wrong]).unwrap_err());
+            assert!(error.to_string().contains("token 1"), "{error}");
+            assert_eq!(crate::exit::code(&error), crate::exit::MODEL_FILE);
+        }
+    }
 }
