@@ -68,6 +68,16 @@ fn show_knows_the_card_of_a_model_that_is_not_here() {
 }
 
 #[test]
+fn show_says_what_a_path_lacks() {
+    let dunlin = Dunlin::new();
+    let folder = dunlin.folder.path().to_str().unwrap().to_owned();
+    let ran = dunlin.run(&["show", &folder]).code(5);
+    assert!(ran.stderr.contains("is a folder"), "{}", ran.stderr);
+    let ran = dunlin.run(&["show", "./no/such.gguf"]).code(3);
+    assert!(ran.stderr.contains("(os error"), "{}", ran.stderr);
+}
+
+#[test]
 fn an_empty_cache_is_said_and_no_error() {
     let dunlin = Dunlin::new();
     let list = dunlin.run(&["list"]).ok();

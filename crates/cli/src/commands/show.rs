@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use dunlin::{HubError, Memory, ModelCard, ModelInfo, ModelRef};
+use dunlin::{Error, HubError, Memory, ModelCard, ModelInfo, ModelRef};
 use serde_json::json;
 
 use crate::args::{Global, at_least_one};
@@ -50,6 +50,10 @@ pub(crate) fn execute(args: &ShowArgs, global: Global) -> Result<()> {
             .into(),
         });
     }
+    let folder = path.as_ref().filter(|path| path.is_dir());
+    if let (None, Some(path)) = (card, folder) {
+        return Err(Error::Folder { path: path.clone() }.into());
+    }
     // A folder of safetensors has no GGUF header to show.
     let file = path.as_ref().filter(|path| !path.is_dir());
     let mut info = file
@@ -82,7 +86,9 @@ pub(crate) fn execute(args: &ShowArgs, global: Global) -> Result<()> {
 }
 
 fn missing(path: &Path) -> anyhow::Error {
-    let error = std::io::Error::from(std::io::ErrorKind::NotFound);
+    let error = std::fs::metadata(path)
+        .err()
+        .unwrap_or_else(|| std::io::ErrorKind::NotFound.into());
     anyhow::Error::from(error).context(format!("cannot open {}", path.display()))
 }
 
