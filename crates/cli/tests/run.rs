@@ -159,9 +159,20 @@ fn a_prompt_that_does_not_fit_is_an_error_with_both_numbers() {
 }
 
 #[test]
-fn a_setting_outside_its_range_is_named() {
-    let ran = answer(&Dunlin::new(), &["--top-p", "-1", "Hello"]).code(1);
-    assert!(ran.stderr.contains("top_p"), "{}", ran.stderr);
+fn a_setting_outside_its_range_is_named_before_a_model_is_loaded() {
+    let dunlin = Dunlin::new();
+    for (option, value) in [
+        ("--top-p", "-1"),
+        ("--min-p", "2"),
+        ("--temperature", "NaN"),
+        ("--repeat-penalty", "0"),
+        ("--stop", ""),
+    ] {
+        let args = ["run", "./no/such.gguf", option, value, "Hello"];
+        let ran = dunlin.run(&args).code(2);
+        let wanted = format!("error: {option} is ");
+        assert!(ran.stderr.contains(&wanted), "{}", ran.stderr);
+    }
 }
 
 #[test]

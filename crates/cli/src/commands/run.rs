@@ -3,8 +3,8 @@
 use anyhow::{Result, anyhow};
 use clap::Args;
 use dunlin::{
-    CancelToken, Error, Event, FinishReason, GenerateOptions, Lm, Message, Prompt, SamplerConfig,
-    Usage,
+    CancelToken, EngineError, Error, Event, FinishReason, GenerateOptions, Lm, Message, Prompt,
+    SamplerConfig, Usage,
 };
 use serde_json::json;
 
@@ -140,6 +140,8 @@ pub(crate) fn execute(args: &RunArgs, global: Global, terminal: &Terminal) -> Re
         return Err(exit::Usage(message.to_owned()).into());
     }
     let mut options = args.generate.options();
+    // Said before a model is fetched and loaded.
+    require_in_range(&options)?;
     if is_raw {
         options.max_tokens.get_or_insert(RAW_MAX_TOKENS);
     }
@@ -179,6 +181,28 @@ pub(crate) fn execute(args: &RunArgs, global: Global, terminal: &Terminal) -> Re
         FinishReason::Cancelled => Err(Finished(interrupt::EXIT_CODE).into()),
         _ => Ok(()),
     }
+}
+
+/// # Errors
+/// A setting is outside its range; it is named as on the command line.
+fn require_in_range(options: &GenerateOptions) -> Result<(), exit::Usage> {
+    if options.stop.iter().any(String::is_empty) {
+        let message = "--stop is empty, and every answer would end before its first letter";
+        return Err(exit::Usage(message.to_owned()));
+    }
+    options.sampler.validate().map_err(|error| {
+        exit::Usage(match error {
+            EngineError::InvalidSampling {
+                field,
+                found,
+                allowed,
+            } => {
+                let name = field.replace("repetition", "repeat").replace('_', "-");
+                format!("--{name} is {found}, allowed is {allowed}")
+            }
+            error => error.to_string(),
+        })
+    })
 }
 
 /// # Errors
