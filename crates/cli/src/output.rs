@@ -7,15 +7,29 @@ use serde::Serialize;
 
 use crate::terminal::printable;
 
+/// Runs what writes to stdout, through a buffer that is empty afterwards.
+///
+/// # Errors
+/// stdout cannot be written to; the error's kind is the system's.
+pub(crate) fn to_stdout(
+    write: impl FnOnce(&mut BufWriter<io::StdoutLock<'_>>) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    write(&mut out).and_then(|()| out.flush()).map_err(|error| {
+        let message = format!("the answer cannot be written to stdout: {error}");
+        io::Error::new(error.kind(), message)
+    })
+}
+
 /// Writes one JSON value and a newline.
 ///
 /// # Errors
 /// stdout cannot be written to.
 pub(crate) fn json(value: &impl Serialize) -> Result<()> {
-    let mut out = BufWriter::new(io::stdout().lock());
-    serde_json::to_writer(&mut out, value).map_err(io::Error::from)?;
-    out.write_all(b"\n")?;
-    out.flush()?;
+    to_stdout(|out| {
+        serde_json::to_writer(&mut *out, value)?;
+        out.write_all(b"\n")
+    })?;
     Ok(())
 }
 
@@ -24,10 +38,7 @@ pub(crate) fn json(value: &impl Serialize) -> Result<()> {
 /// # Errors
 /// stdout cannot be written to.
 pub(crate) fn line(text: &str) -> Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.write_all(b"\n")?;
-    out.flush()?;
+    to_stdout(|out| writeln!(out, "{text}"))?;
     Ok(())
 }
 
@@ -42,16 +53,17 @@ pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> Result<()> {
             *width = (*width).max(cell.chars().count());
         }
     }
-    let mut out = BufWriter::new(io::stdout().lock());
-    for row in rows {
-        let mut text = String::new();
-        for (cell, width) in row.iter().zip(widths) {
-            let cell = printable(cell);
-            text.push_str(&format!("{cell:<width$}  "));
+    to_stdout(|out| {
+        for row in rows {
+            let mut text = String::new();
+            for (cell, width) in row.iter().zip(widths) {
+                let cell = printable(cell);
+                text.push_str(&format!("{cell:<width$}  "));
+            }
+            writeln!(out, "{}", text.trim_end())?;
         }
-        writeln!(out, "{}", text.trim_end())?;
-    }
-    out.flush()?;
+        Ok(())
+    })?;
     Ok(())
 }
 

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 
+use crate::output;
+
 /// The three standard streams, and how much is to be said.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terminal {
@@ -60,10 +62,8 @@ impl Terminal {
     /// # Errors
     /// stdout cannot be written to; a closed pipe ends the program quietly.
     pub(crate) fn answer(&self, text: &str) -> io::Result<()> {
-        let mut out = io::stdout().lock();
         let text = self.shown(text);
-        out.write_all(text.as_bytes())?;
-        out.flush()
+        output::to_stdout(|out| out.write_all(text.as_bytes()))
     }
 }
 

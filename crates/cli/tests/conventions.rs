@@ -82,6 +82,27 @@ fn a_closed_pipe_ends_quietly() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_under_stdout_is_said() {
+    let dunlin = Dunlin::new();
+    let model = fixture("tiny.gguf");
+    for args in [
+        &["catalog"][..],
+        &["catalog", "--json"],
+        &["cache", "path"],
+        &["logits", &model, "--ids", "1"],
+        &["run", &model, "--raw", "--max-tokens", "2", "Hi"],
+    ] {
+        let full = std::fs::File::options().write(true).open("/dev/full");
+        let mut command = dunlin.command(args);
+        let output = command.stdout(full.unwrap()).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {stderr}");
+        assert!(stderr.contains("written to stdout"), "{args:?}: {stderr}");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn ctrl_c_is_code_130() {

@@ -1,6 +1,6 @@
 //! `dunlin logits`: the raw scores of a model.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 
 use anyhow::Result;
 use clap::Args;
@@ -87,14 +87,14 @@ fn require_numbers(row: &[f32]) -> Result<(), EngineError> {
 
 /// Written number by number: a row of a large vocabulary is some megabytes of text.
 fn write_json(positions: &[usize], rows: &[Vec<f32>]) -> io::Result<()> {
-    let mut out = BufWriter::new(io::stdout().lock());
     let vocab_size = rows.first().map_or(0, Vec::len);
-    write!(out, "{{\"vocab_size\":{vocab_size},\"positions\":")?;
-    serde_json::to_writer(&mut out, positions)?;
-    out.write_all(b",\"logits\":")?;
-    serde_json::to_writer(&mut out, rows)?;
-    out.write_all(b"}\n")?;
-    out.flush()
+    output::to_stdout(|out| {
+        write!(out, "{{\"vocab_size\":{vocab_size},\"positions\":")?;
+        serde_json::to_writer(&mut *out, positions)?;
+        out.write_all(b",\"logits\":")?;
+        serde_json::to_writer(&mut *out, rows)?;
+        out.write_all(b"}\n")
+    })
 }
 
 fn best(lm: &Lm, row: &[f32]) -> Vec<[String; 3]> {
