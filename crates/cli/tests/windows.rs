@@ -187,6 +187,9 @@ fn a_template_that_cannot_be_used_is_said() {
     dunlin
         .run(&["template", &fixture("tiny.gguf"), &no_list])
         .code(1);
+    let args = ["template", &fixture("tiny.gguf"), &messages, "--tools"];
+    let ran = dunlin.run(&[&args[..], &[&no_list]].concat()).code(1);
+    assert!(ran.stderr.contains("no list of tools"), "{}", ran.stderr);
     dunlin
         .run(&["template", &fixture("tiny.gguf"), "no-such-file.json"])
         .code(3);

@@ -74,12 +74,7 @@ pub(crate) fn execute(args: &TemplateArgs, global: Global, terminal: &Terminal) 
     };
     let input = TemplateInput {
         messages: read_messages(messages)?,
-        tools: args
-            .tools
-            .as_deref()
-            .map(read_json)
-            .transpose()?
-            .filter(|tools| !tools.is_null()),
+        tools: args.tools.as_deref().map(tools).transpose()?.flatten(),
         add_generation_prompt: !args.no_generation_prompt,
         extra: args.variables.iter().cloned().collect::<Map<_, _>>(),
         now: Some(match &args.now {
@@ -105,6 +100,20 @@ fn read_messages(path: &str) -> Result<Vec<Value>> {
         _ => bail!(
             "{path} is no list of messages; it should look like [{{\"role\":\"user\",\"content\":\"Hi\"}}]"
         ),
+    }
+}
+
+/// The list of tools; `null` stands for none.
+///
+/// # Errors
+/// The file cannot be read, or holds something else.
+fn tools(path: &str) -> Result<Option<Value>> {
+    match read_json(path)? {
+        Value::Null => Ok(None),
+        list @ Value::Array(_) => Ok(Some(list)),
+        _ => {
+            bail!("{path} is no list of tools; it should look like [{{\"type\":\"function\",..}}]")
+        }
     }
 }
 
