@@ -6,7 +6,7 @@
 
 use crate::kv::{Data, Element, KvLayout, KvSlab, POSITIONS_PER_BLOCK};
 use crate::pool::{Pool, SendPtr};
-use crate::simd::{Kernel, Simd, each, exp};
+use crate::simd::{Kernel, Simd, each, exp, tanh};
 use crate::tier::Tier;
 
 /// Query rows that share one pass over the keys and values.
@@ -22,14 +22,51 @@ pub struct AttentionJob<'a> {
     pub heads: usize,
     /// Position of the first token.
     pub first_position: usize,
-    /// A token sees itself and the `window - 1` positions before it; all before it where `None`.
-    pub window: Option<usize>,
+    /// Which positions a token sees.
+    pub sight: Sight,
     /// Factor of the scores, usually `1 / sqrt(head_dim)`.
     pub scale: f32,
+    /// `cap * tanh(score / cap)` on the scaled scores (Gemma 2).
+    pub softcap: Option<f32>,
     /// Queries `[tokens, heads * head_dim_k]`.
     pub q: &'a [f32],
     /// Output `[tokens, heads * head_dim_v]`, overwritten.
     pub out: &'a mut [f32],
+}
+
+/// Which positions a token at position `p` sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// Itself and those before it: all of them, or the `window - 1` nearest.
+    Causal {
+        /// Positions seen at most, its own included.
+        window: Option<usize>,
+    },
+    /// Those on both sides up to the end of the job's tokens: all of them, or `window / 2` to each side.
+    Both {
+        /// Twice the distance of the farthest position seen.
+        window: Option<usize>,
+    },
+}
+
+impl Sight {
+    /// The positions seen from `position` in a sequence of `length` positions, `from..to`.
+    #[inline(always)]
+    fn from(self, position: usize, length: usize) -> (usize, usize) {
+        match self {
+            Sight::Causal { window: None } => (0, position + 1),
+            Sight::Causal {
+                window: Some(window),
+            } => ((position + 1).saturating_sub(window), position + 1),
+            Sight::Both { window: None } => (0, length),
+            Sight::Both {
+                window: Some(window),
+            } => (
+                position.saturating_sub(window / 2),
+                (position + window / 2 + 1).min(length),
+            ),
+        }
+    }
 }
 
 /// Runs one attention job, spread over the pool.
@@ -78,8 +115,10 @@ pub fn attend(pool: &Pool, tier: Tier, job: AttentionJob<'_>) {
                 blocks: job.blocks,
                 q: job.q,
                 out: out.get(),
-                window: job.window,
+                sight: job.sight,
+                length: job.first_position + tokens,
                 scale: job.scale,
+                softcap: job.softcap,
                 q_len,
                 out_len,
             },
@@ -102,8 +141,10 @@ struct Shared<'a> {
     blocks: &'a [u32],
     q: &'a [f32],
     out: *mut f32,
-    window: Option<usize>,
+    sight: Sight,
+    length: usize,
     scale: f32,
+    softcap: Option<f32>,
     q_len: usize,
     out_len: usize,
 }
@@ -133,12 +174,7 @@ impl Tile<'_> {
     #[inline(always)]
     fn sees(&self, r: usize) -> (usize, usize) {
         let position = self.first_position + self.row(r).0;
-        (
-            self.job
-                .window
-                .map_or(0, |w| (position + 1).saturating_sub(w)),
-            position + 1,
-        )
+        self.job.sight.from(position, self.job.length)
     }
 
     #[inline(always)]
@@ -245,10 +281,18 @@ fn dots<S: Simd, E: Element, const R: usize>(
         }
     }
     let scale = s.splat(tile.job.scale);
+    let cap = tile
+        .job
+        .softcap
+        .map(|cap| (s.splat(cap), s.splat(1.0 / cap)));
     for (r, acc) in acc.into_iter().enumerate() {
         for (i, acc) in acc.into_iter().enumerate() {
+            let mut score = s.mul(acc, scale);
+            if let Some((cap, inverse)) = cap {
+                score = s.mul(tanh(s, s.mul(score, inverse)), cap);
+            }
             // SAFETY: a row of scores has 32 elements.
-            unsafe { s.store(scores[first + r].as_mut_ptr().add(8 * i), s.mul(acc, scale)) };
+            unsafe { s.store(scores[first + r].as_mut_ptr().add(8 * i), score) };
         }
     }
 }

@@ -1,15 +1,17 @@
 //! What happens to a row between matrix products: norm, rotation, gating, addition.
 
-use crate::simd::{Kernel, Simd, exp};
+use crate::simd::{Kernel, Simd, erf_abs, exp};
 use crate::tier::Tier;
 
-/// The nonlinearity of a gated feed-forward layer.
+/// The nonlinearity of a feed-forward layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Gate {
+pub enum Nonlinearity {
     /// `x * sigmoid(x)`.
     Silu,
     /// GELU in its tanh form, `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))`.
     GeluTanh,
+    /// GELU as it was defined, `x / 2 * (1 + erf(x / sqrt(2)))` (Hendrycks and Gimpel 2016).
+    Gelu,
 }
 
 /// `out = x / sqrt(mean(x^2) + eps) * weight` (Zhang and Sennrich 2019), on one row.
@@ -86,11 +88,117 @@ impl Kernel for RmsNorm<'_> {
     }
 }
 
+/// `out = (x - mean(x)) / sqrt(variance(x) + eps) * weight + bias` (Ba et al. 2016), on one row.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn layer_norm(x: &[f32], weight: &[f32], bias: Option<&[f32]>, eps: f32, out: &mut [f32]) {
+    out.copy_from_slice(x);
+    layer_norm_in_place(out, weight, bias, eps);
+}
+
+/// [`layer_norm`] of a row onto itself.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn layer_norm_in_place(x: &mut [f32], weight: &[f32], bias: Option<&[f32]>, eps: f32) {
+    assert!(
+        x.len() == weight.len() && bias.is_none_or(|bias| bias.len() == x.len()),
+        "one length"
+    );
+    let count = x.len() as f32;
+    let mean = sum(x.iter().copied()) / count;
+    x.iter_mut().for_each(|x| *x -= mean);
+    let variance = sum(x.iter().map(|x| x * x)) / count;
+    let scale = 1.0 / (variance + eps).sqrt();
+    for (x, w) in x.iter_mut().zip(weight) {
+        *x = *x * scale * w;
+    }
+    if let Some(bias) = bias {
+        add_assign(x, bias);
+    }
+}
+
+/// Eight sums side by side: more exact than one, and the compiler may make a vector of them.
+fn sum(values: impl Iterator<Item = f32>) -> f32 {
+    let mut sums = [0.0f32; 8];
+    for (i, x) in values.enumerate() {
+        sums[i % 8] += x;
+    }
+    sums.iter().sum()
+}
+
+/// `x = activation(x)`, element by element.
+pub fn activate_in_place(tier: Tier, kind: Nonlinearity, x: &mut [f32]) {
+    tier.run(ActivateKernel { kind, x });
+}
+
+struct ActivateKernel<'a> {
+    kind: Nonlinearity,
+    x: &'a mut [f32],
+}
+
+impl Kernel for ActivateKernel<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (whole, rest) = self.x.as_chunks_mut::<8>();
+        for x in whole {
+            // SAFETY: a chunk has 8 elements.
+            unsafe {
+                let y = activate(s, self.kind, s.load(x.as_ptr()));
+                s.store(x.as_mut_ptr(), y);
+            }
+        }
+        let mut lane = [0.0; 8];
+        lane[..rest.len()].copy_from_slice(rest);
+        // SAFETY: the array has 8 elements.
+        unsafe {
+            let y = activate(s, self.kind, s.load(lane.as_ptr()));
+            s.store(lane.as_mut_ptr(), y);
+        }
+        rest.copy_from_slice(&lane[..rest.len()]);
+    }
+}
+
+/// `x *= sigmoid(gate)`, element by element.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn sigmoid_gate(tier: Tier, x: &mut [f32], gate: &[f32]) {
+    assert!(x.len() == gate.len(), "one length");
+    tier.run(SigmoidGate { x, gate });
+}
+
+struct SigmoidGate<'a> {
+    x: &'a mut [f32],
+    gate: &'a [f32],
+}
+
+impl Kernel for SigmoidGate<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let whole = self.x.len() / 8 * 8;
+        for at in (0..whole).step_by(8) {
+            // SAFETY: `at + 8 <= whole`, and the slices have one length.
+            unsafe {
+                let minus = s.sub(s.splat(0.0), s.load(self.gate.as_ptr().add(at)));
+                let x = self.x.as_mut_ptr().add(at);
+                s.store(x, s.div(s.load(x), s.add(s.splat(1.0), exp(s, minus))));
+            }
+        }
+        for (x, gate) in self.x[whole..].iter_mut().zip(&self.gate[whole..]) {
+            *x /= 1.0 + (-gate).exp();
+        }
+    }
+}
+
 /// `gate = activation(gate) * up`, element by element.
 ///
 /// # Panics
 /// If the lengths differ.
-pub fn gate(tier: Tier, kind: Gate, gate: &[f32], up: &[f32], out: &mut [f32]) {
+pub fn gate(tier: Tier, kind: Nonlinearity, gate: &[f32], up: &[f32], out: &mut [f32]) {
     assert!(
         gate.len() == up.len() && gate.len() == out.len(),
         "one length"
@@ -104,7 +212,7 @@ pub fn gate(tier: Tier, kind: Gate, gate: &[f32], up: &[f32], out: &mut [f32]) {
 }
 
 struct GateKernel<'a> {
-    kind: Gate,
+    kind: Nonlinearity,
     gate: &'a [f32],
     up: &'a [f32],
     out: &'a mut [f32],
@@ -140,14 +248,20 @@ impl Kernel for GateKernel<'_> {
 }
 
 #[inline(always)]
-fn activate<S: Simd>(s: S, kind: Gate, x: S::F) -> S::F {
-    // Both are `x * sigmoid(y)`: y = x for SiLU, twice the argument of tanh for GELU.
+fn activate<S: Simd>(s: S, kind: Nonlinearity, x: S::F) -> S::F {
+    if kind == Nonlinearity::Gelu {
+        // `x * erf(x / sqrt(2)) = |x| * erf(|x| / sqrt(2))`
+        let erf = erf_abs(s, s.mul(x, s.splat(std::f32::consts::FRAC_1_SQRT_2)));
+        return s.mul(s.splat(0.5), s.fma(s.abs(x), erf, x));
+    }
+    // The others are `x * sigmoid(y)`: y = x for SiLU, twice the argument of tanh for GELU.
     let minus_y = match kind {
-        Gate::Silu => s.sub(s.splat(0.0), x),
-        Gate::GeluTanh => {
+        Nonlinearity::Silu => s.sub(s.splat(0.0), x),
+        Nonlinearity::GeluTanh => {
             let inner = s.fma(s.mul(x, x), s.splat(0.044_715), s.splat(1.0));
             s.mul(s.mul(x, inner), s.splat(-1.595_769))
         }
+        Nonlinearity::Gelu => x,
     };
     s.div(x, s.add(s.splat(1.0), exp(s, minus_y)))
 }
@@ -216,20 +330,24 @@ mod tests {
             .collect();
         let up = vec![1.0; x.len()];
         for tier in Tier::available() {
-            for kind in [Gate::Silu, Gate::GeluTanh] {
+            for kind in [Nonlinearity::Silu, Nonlinearity::GeluTanh] {
                 let mut out = vec![0.0; x.len()];
                 gate(tier, kind, &x, &up, &mut out);
+                let mut alone = x.clone();
+                activate_in_place(tier, kind, &mut alone);
+                assert_eq!(alone, out);
                 for (&x, &got) in x.iter().zip(&out) {
                     let x = f64::from(x);
                     let want = match kind {
-                        Gate::Silu => x / (1.0 + (-x).exp()),
-                        Gate::GeluTanh => {
+                        Nonlinearity::Silu => x / (1.0 + (-x).exp()),
+                        Nonlinearity::GeluTanh => {
                             0.5 * x
                                 * (1.0
                                     + ((2.0 / std::f64::consts::PI).sqrt()
                                         * (x + 0.044715 * x.powi(3)))
                                     .tanh())
                         }
+                        Nonlinearity::Gelu => unreachable!("tested below"),
                     };
                     let error = (f64::from(got) - want).abs();
                     assert!(
@@ -240,6 +358,55 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// The first number of each pair is `x`, the second `math.erf` of Python 3 put into the definition of GELU.
+    #[test]
+    fn exact_gelu_is_its_definition() {
+        let table = [
+            (-6.0, -5.919525869479969e-09),
+            (-3.0, -0.00404969409489031),
+            (-1.5, -0.10021080190328713),
+            (-0.5, -0.15426876936299344),
+            (-0.001, -0.000499601057786089),
+            (0.0, 0.0),
+            (0.0001, 5.000398942279737e-05),
+            (0.25, 0.14967658142073093),
+            (0.75, 0.5800294857173488),
+            (1.0, 0.8413447460685429),
+            (2.0, 1.9544997361036416),
+            (4.0, 3.9998733150326675),
+            (7.0, 6.999999999991041),
+            (11.0, 11.0),
+            (13.0, 13.0),
+            (-13.0, -0.0),
+        ];
+        for tier in Tier::available() {
+            for (x, want) in table {
+                let mut y = [x as f32];
+                activate_in_place(tier, Nonlinearity::Gelu, &mut y);
+                assert!(
+                    (f64::from(y[0]) - want).abs() < 1e-6,
+                    "gelu({x}) = {}",
+                    y[0]
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn layer_norm_has_mean_and_variance_of_its_weight_and_bias() {
+        let mut x: Vec<f32> = (0..577)
+            .map(|i| (i as f32 * 0.7).sin() * 3.0 + 5.0)
+            .collect();
+        layer_norm_in_place(&mut x, &[2.0; 577], Some(&[0.5; 577]), 0.0);
+        let mean = x.iter().map(|x| f64::from(*x)).sum::<f64>() / 577.0;
+        let variance = x
+            .iter()
+            .map(|x| (f64::from(*x) - mean).powi(2))
+            .sum::<f64>()
+            / 577.0;
+        assert!((mean - 0.5).abs() < 1e-5 && (variance - 4.0).abs() < 1e-4);
     }
 
     #[test]

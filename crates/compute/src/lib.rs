@@ -17,17 +17,20 @@ mod matmul;
 mod pack;
 mod panels;
 mod pool;
+mod recurrent;
 mod simd;
 mod tier;
 
 pub use activations::Activations;
-pub use attention::{AttentionJob, attend};
+pub use attention::{AttentionJob, Sight, attend};
 pub use elementwise::{
-    Gate, add_assign, gate, rms_norm, rms_norm_in_place, rope_in_place, rope_table, scale_in_place,
+    Nonlinearity, activate_in_place, add_assign, gate, layer_norm, layer_norm_in_place, rms_norm,
+    rms_norm_in_place, rope_in_place, rope_table, scale_in_place, sigmoid_gate,
 };
 pub use kv::{KvElement, KvLayout, KvSlab, POSITIONS_PER_BLOCK, store_kv};
 pub use matmul::{Matmul, matmul};
 pub use pack::{PackError, pack};
 pub use panels::{PackedMatrix, PanelFormat};
 pub use pool::{Pool, for_each_rows};
+pub use recurrent::{CONV_TAPS_MAX, Conv, DeltaNet, convolve, delta_net};
 pub use tier::Tier;

@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use dunlin_compute::{
-    AttentionJob, KvElement, KvLayout, KvSlab, POSITIONS_PER_BLOCK, Pool, Tier, attend, store_kv,
+    AttentionJob, KvElement, KvLayout, KvSlab, POSITIONS_PER_BLOCK, Pool, Sight, Tier, attend,
+    store_kv,
 };
 
 fn wave(i: usize, phase: f32) -> f32 {
@@ -15,7 +16,8 @@ struct Case {
     heads: usize,
     past: usize,
     tokens: usize,
-    window: Option<usize>,
+    sight: Sight,
+    softcap: Option<f32>,
 }
 
 fn check(tier: Tier, element: KvElement, bound: f64, case: &Case) {
@@ -24,7 +26,8 @@ fn check(tier: Tier, element: KvElement, bound: f64, case: &Case) {
         heads,
         past,
         tokens,
-        window,
+        sight,
+        softcap,
     } = *case;
     let pool = Pool::new(2).unwrap();
     let total = past + tokens;
@@ -61,8 +64,9 @@ fn check(tier: Tier, element: KvElement, bound: f64, case: &Case) {
             blocks: &blocks,
             heads,
             first_position: past,
-            window,
+            sight,
             scale,
+            softcap,
             q: &q,
             out: &mut out,
         },
@@ -71,7 +75,16 @@ fn check(tier: Tier, element: KvElement, bound: f64, case: &Case) {
     let group = heads / layout.heads;
     for t in 0..tokens {
         let position = past + t;
-        let first = window.map_or(0, |w| (position + 1).saturating_sub(w));
+        let (first, last) = match sight {
+            Sight::Causal { window } => (
+                window.map_or(0, |w| (position + 1).saturating_sub(w)),
+                position,
+            ),
+            Sight::Both { window } => (
+                window.map_or(0, |w| position.saturating_sub(w / 2)),
+                window.map_or(total - 1, |w| (position + w / 2).min(total - 1)),
+            ),
+        };
         for h in 0..heads {
             let q = &q[(t * heads + h) * layout.head_dim_k..][..layout.head_dim_k];
             let score = |p: usize| -> f64 {
@@ -82,7 +95,9 @@ fn check(tier: Tier, element: KvElement, bound: f64, case: &Case) {
                     .sum::<f64>()
                     * f64::from(scale)
             };
-            let weights: Vec<f64> = (first..=position).map(|p| score(p).exp()).collect();
+            let capped =
+                |x: f64| softcap.map_or(x, |cap| f64::from(cap) * (x / f64::from(cap)).tanh());
+            let weights: Vec<f64> = (first..=last).map(|p| capped(score(p)).exp()).collect();
             let sum: f64 = weights.iter().sum();
             for d in 0..layout.head_dim_v {
                 let value = |p: usize| f64::from(v[p * v_len + h / group * layout.head_dim_v + d]);
@@ -111,53 +126,92 @@ fn equals_the_definition_for_groups_windows_and_odd_widths() {
     };
     let cases = [
         Case {
+            layout: layout(2, 24, 24),
+            heads: 4,
+            past: 0,
+            tokens: 70,
+            sight: Sight::Both { window: None },
+            softcap: None,
+        },
+        Case {
+            layout: layout(3, 16, 16),
+            heads: 3,
+            past: 0,
+            tokens: 75,
+            sight: Sight::Both { window: Some(16) },
+            softcap: None,
+        },
+        Case {
+            layout: layout(1, 16, 24),
+            heads: 4,
+            past: 0,
+            tokens: 40,
+            sight: Sight::Both { window: Some(7) },
+            softcap: None,
+        },
+        Case {
+            layout: layout(2, 32, 32),
+            heads: 4,
+            past: 40,
+            tokens: 9,
+            sight: Sight::Causal { window: None },
+            softcap: Some(0.7),
+        },
+        Case {
             layout: layout(3, 64, 64),
             heads: 9,
             past: 0,
             tokens: 1,
-            window: None,
+            sight: Sight::Causal { window: None },
+            softcap: None,
         },
         Case {
             layout: layout(1, 256, 256),
             heads: 4,
             past: 70,
             tokens: 1,
-            window: None,
+            sight: Sight::Causal { window: None },
+            softcap: None,
         },
         Case {
             layout: layout(2, 64, 64),
             heads: 14,
             past: 31,
             tokens: 37,
-            window: None,
+            sight: Sight::Causal { window: None },
+            softcap: None,
         },
         Case {
             layout: layout(1, 16, 16),
             heads: 4,
             past: 100,
             tokens: 50,
-            window: Some(33),
+            sight: Sight::Causal { window: Some(33) },
+            softcap: None,
         },
         Case {
             layout: layout(1, 16, 16),
             heads: 1,
             past: 200,
             tokens: 1,
-            window: Some(8),
+            sight: Sight::Causal { window: Some(8) },
+            softcap: None,
         },
         Case {
             layout: layout(2, 20, 44),
             heads: 2,
             past: 5,
             tokens: 40,
-            window: Some(1),
+            sight: Sight::Causal { window: Some(1) },
+            softcap: None,
         },
         Case {
             layout: layout(1, 8, 8),
             heads: 24,
             past: 3,
             tokens: 5,
-            window: None,
+            sight: Sight::Causal { window: None },
+            softcap: None,
         },
     ];
     for tier in Tier::available() {

@@ -9,8 +9,9 @@ use crate::engine::{Chunk, Engine, Logits, Scores};
 use crate::spec::{Activation, LayerSpec, RopeKind, names};
 use crate::weights::{LayerWeights, any_quantized};
 use dunlin_compute::{
-    AttentionJob, Gate, Matmul, POSITIONS_PER_BLOCK, Tier, add_assign, attend, for_each_rows, gate,
-    matmul, rms_norm, rms_norm_in_place, rope_in_place, rope_table, scale_in_place, store_kv,
+    AttentionJob, Matmul, Nonlinearity, POSITIONS_PER_BLOCK, Sight, Tier, add_assign, attend,
+    for_each_rows, gate, matmul, rms_norm, rms_norm_in_place, rope_in_place, rope_table,
+    scale_in_place, store_kv,
 };
 use dunlin_format::decode;
 
@@ -149,7 +150,10 @@ impl Engine {
                 blocks: &sequence.blocks,
                 heads: spec.head_count,
                 first_position: sequence.length - count,
-                window: spec.sliding_window.map(|window| window as usize),
+                sight: Sight::Causal {
+                    window: spec.sliding_window.map(|window| window as usize),
+                },
+                softcap: None,
                 scale: spec.attention_scale,
                 q: this_q,
                 out: this_out,
@@ -202,8 +206,8 @@ impl Engine {
         );
         let gated = &mut buffers.gated[buffers.gated_of_layer[index]];
         let kind = match self.spec.activation {
-            Activation::Silu => Gate::Silu,
-            Activation::GeluTanh => Gate::GeluTanh,
+            Activation::Silu => Nonlinearity::Silu,
+            Activation::GeluTanh => Nonlinearity::GeluTanh,
         };
         gated.fill(
             pool,

@@ -189,3 +189,25 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
     let p = s.fma(p, s.mul(r, r), s.add(r, s.splat(1.0)));
     s.mul(p, s.exp2_whole(n))
 }
+
+/// `tanh(x)`, absolute error below 3e-7: `1 - 2 / (e^(2x) + 1)`.
+#[inline(always)]
+pub(crate) fn tanh<S: Simd>(s: S, x: S::F) -> S::F {
+    // Past 15 it is 1 to the last bit.
+    let x = s.max(s.min(x, s.splat(15.0)), s.splat(-15.0));
+    let denominator = s.add(exp(s, s.add(x, x)), s.splat(1.0));
+    s.sub(s.splat(1.0), s.div(s.splat(2.0), denominator))
+}
+
+/// The error function of `|x|`, absolute error below 2e-7 (Abramowitz and Stegun 1964, 7.1.26).
+#[inline(always)]
+pub(crate) fn erf_abs<S: Simd>(s: S, x: S::F) -> S::F {
+    let x = s.abs(x);
+    let t = s.div(s.splat(1.0), s.fma(x, s.splat(0.327_591_1), s.splat(1.0)));
+    let mut p = s.splat(1.061_405_4);
+    for c in [-1.453_152_1, 1.421_413_8, -0.284_496_73, 0.254_829_6] {
+        p = s.fma(p, t, s.splat(c));
+    }
+    let tail = exp(s, s.sub(s.splat(0.0), s.mul(x, x)));
+    s.sub(s.splat(1.0), s.mul(s.mul(p, t), tail))
+}
