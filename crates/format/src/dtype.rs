@@ -45,6 +45,7 @@ pub enum DType {
     MXFP4,
     NVFP4,
     Q1_0,
+    Q2_0,
 }
 
 struct Layout {
@@ -56,7 +57,7 @@ struct Layout {
 }
 
 /// One row per type, in the order of the enum, so that a type is its own index.
-const LAYOUTS: [Layout; 34] = [
+const LAYOUTS: [Layout; 35] = [
     layout(DType::F32, 0, "F32", 1, 4),
     layout(DType::F16, 1, "F16", 1, 2),
     layout(DType::Q4_0, 2, "Q4_0", 32, 18),
@@ -92,6 +93,7 @@ const LAYOUTS: [Layout; 34] = [
     layout(DType::MXFP4, 39, "MXFP4", 32, 17),
     layout(DType::NVFP4, 40, "NVFP4", 64, 36),
     layout(DType::Q1_0, 41, "Q1_0", 128, 18),
+    layout(DType::Q2_0, 42, "Q2_0", 64, 18),
 ];
 
 const fn layout(
@@ -185,7 +187,7 @@ mod tests {
 
     #[test]
     fn numbers_that_ggml_gave_up_are_unknown() {
-        for id in [4, 5, 31, 32, 33, 36, 37, 38, 42, u32::MAX] {
+        for id in [4, 5, 31, 32, 33, 36, 37, 38, 43, u32::MAX] {
             assert_eq!(DType::from_ggml(id), None);
         }
     }

@@ -22,7 +22,7 @@ mod value;
 mod vocabulary;
 mod writer;
 
-pub use decode::{can_decode, decode};
+pub use decode::{can_decode, decode, decode_inlined};
 pub use dtype::DType;
 pub use error::FormatError;
 pub use gguf::Gguf;
