@@ -2,15 +2,16 @@
 //!
 //! A few tokens (decode): each panel is read once, unpacked block by block into registers and multiplied with up to
 //! [`FEW`] tokens. Many (prefill): a stretch of a panel is unpacked once into the first-level cache and multiplied with a
-//! register tile of tokens after the other.
+//! register tile of tokens after the other. Types without a kernel are decoded to floats on the way ([`general`]).
 
 mod float;
+mod general;
 mod quantized;
 
 use crate::activations::Activations;
 use crate::panels::*;
 use crate::pool::Pool;
-use crate::simd::Simd;
+use crate::simd::{Kernel, Simd};
 use crate::tier::Tier;
 
 /// Up to so many tokens a panel is multiplied straight from memory; four cost about as much as one there.
@@ -28,7 +29,8 @@ pub struct Matmul<'a> {
 
 /// `out = activations x weights^T` for each product of the group, in one parallel region.
 ///
-/// Quantized weights use the quantized rows of `input`, plain floats the `f32` ones.
+/// Quantized weights with a kernel of their own use the quantized rows of `input`, all others the `f32` ones
+/// ([`PanelFormat::is_quantized`]).
 ///
 /// # Panics
 /// If sizes do not agree.
@@ -125,6 +127,7 @@ fn multiply(
         PanelFormat::Q5_K => quantized::multiply::<Q5_K>(tier, &task),
         PanelFormat::Q6_K => quantized::multiply::<Q6_K>(tier, &task),
         PanelFormat::IQ4_XS => quantized::multiply::<IQ4_XS>(tier, &task),
+        PanelFormat::Blocks(dtype) => general::multiply(tier, dtype, &task),
     }
 }
 
@@ -157,6 +160,23 @@ impl Out {
                 s.store(row.as_mut_ptr(), value);
                 std::ptr::copy_nonoverlapping(row.as_ptr(), at, self.rows);
             }
+        }
+    }
+}
+
+/// Writes the sums of all tokens to the output.
+struct Write<'a> {
+    task: &'a Task<'a>,
+    sums: &'a [[f32; ROWS]],
+}
+
+impl Kernel for Write<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for (t, sum) in self.sums.iter().enumerate() {
+            // SAFETY: a sum has 8 elements.
+            self.task.out.write(s, t, unsafe { s.load(sum.as_ptr()) });
         }
     }
 }

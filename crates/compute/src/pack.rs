@@ -11,8 +11,8 @@ use dunlin_format::DType;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PackError {
-    /// No panel format holds this type.
-    #[error("there is no kernel for weights of type {}", .0.name())]
+    /// Numbers that are no weights: integers, F64, and the types of activations.
+    #[error("{} is no type of weights, so that nothing can be multiplied with it; choose another file", .0.name())]
     UnsupportedType(DType),
     /// The row length is not a whole number of blocks, or the bytes are not those of `rows` rows.
     #[error("a {rows} x {cols} matrix of type {} does not take {bytes} bytes", dtype.name())]
@@ -28,7 +28,8 @@ pub enum PackError {
     },
 }
 
-/// Packs a row-major matrix `[rows, cols]` of a file type into panels, in parallel.
+/// Packs a row-major matrix `[rows, cols]` of a file type into panels, in parallel. Types without a kernel
+/// ([`crate::has_fast_kernel`]) are copied as they are.
 ///
 /// # Errors
 /// See [`PackError`].
@@ -47,7 +48,7 @@ pub fn pack(
         bytes: bytes.len(),
     };
     let row_bytes = dtype.row_bytes(cols).ok_or_else(wrong)?;
-    if cols == 0 || row_bytes.checked_mul(rows) != Some(bytes.len()) {
+    if rows == 0 || cols == 0 || row_bytes.checked_mul(rows) != Some(bytes.len()) {
         return Err(wrong());
     }
     let mut packed = PackedMatrix {
@@ -57,12 +58,17 @@ pub fn pack(
         data: Vec::new(),
     };
     let (panels, panel_bytes) = (packed.panels(), packed.panel_bytes());
-    let mut data = vec![0; panels * panel_bytes];
+    let size = match format {
+        PanelFormat::Blocks(_) => bytes.len(),
+        _ => panels * panel_bytes,
+    };
+    let mut data = vec![0; size];
     let out = SendPtr(data.as_mut_ptr());
     pool.for_each(panels, 16, |panel| {
+        let at = panel * panel_bytes;
         // SAFETY: each panel is a part of `data` of its own.
         let target = unsafe {
-            std::slice::from_raw_parts_mut(out.get().add(panel * panel_bytes), panel_bytes)
+            std::slice::from_raw_parts_mut(out.get().add(at), panel_bytes.min(size - at))
         };
         let first = panel * ROWS;
         let count = ROWS.min(rows - first);
@@ -82,6 +88,7 @@ fn pack_panel(format: PanelFormat, rows: &[u8], row_bytes: usize, out: &mut [u8]
     match format {
         PanelFormat::F32 => interleave::<4>(rows, row_bytes, out),
         PanelFormat::F16 | PanelFormat::BF16 => interleave::<2>(rows, row_bytes, out),
+        PanelFormat::Blocks(_) => out.copy_from_slice(rows),
         _ => {
             let units = out.len() / unit_bytes;
             let file_unit = row_bytes / units;
@@ -205,7 +212,9 @@ fn reader(format: PanelFormat) -> Reader {
                 ..RowBlock::default()
             }
         },
-        PanelFormat::F32 | PanelFormat::F16 | PanelFormat::BF16 => |_, _| RowBlock::default(),
+        PanelFormat::F32 | PanelFormat::F16 | PanelFormat::BF16 | PanelFormat::Blocks(_) => {
+            |_, _| RowBlock::default()
+        }
     }
 }
 
@@ -335,7 +344,7 @@ fn write_block(format: PanelFormat, unit: &mut [u8], row: usize, b: usize, x: &R
             block[row] = x.scales[0];
             put_nibbles(&mut block[8..], row, &x.codes);
         }
-        PanelFormat::F32 | PanelFormat::F16 | PanelFormat::BF16 => {}
+        PanelFormat::F32 | PanelFormat::F16 | PanelFormat::BF16 | PanelFormat::Blocks(_) => {}
     }
 }
 

@@ -14,14 +14,14 @@
 //! bits per weight more).
 
 use crate::simd::{Simd, each};
-use dunlin_format::DType;
+use dunlin_format::{DType, can_decode};
 
 /// Rows in a panel.
 pub(crate) const ROWS: usize = 8;
 /// Columns in a block, the grain of the kernels.
 pub(crate) const BLOCK: usize = 32;
 
-/// How a matrix lies in memory.
+/// How a matrix lies in memory: in panels that a kernel reads, or as the file's blocks.
 #[allow(non_camel_case_types, missing_docs)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PanelFormat {
@@ -40,10 +40,18 @@ pub enum PanelFormat {
     Q5_K,
     Q6_K,
     IQ4_XS,
+    /// Rows of blocks as they stand in the file, decoded to floats whenever they are multiplied.
+    Blocks(DType),
+}
+
+/// Whether products with weights of this type run on a kernel made for it. Other types of weights are decoded to floats on
+/// the way, several times slower and with exact activations.
+pub fn has_fast_kernel(dtype: DType) -> bool {
+    !matches!(PanelFormat::of(dtype), None | Some(PanelFormat::Blocks(_)))
 }
 
 impl PanelFormat {
-    /// The panel format that holds weights of a file type; `None` where there is none.
+    /// How weights of a file type are held; `None` for types that no weights have.
     pub fn of(dtype: DType) -> Option<Self> {
         Some(match dtype {
             DType::F32 => Self::F32,
@@ -61,13 +69,14 @@ impl PanelFormat {
             DType::Q5_K => Self::Q5_K,
             DType::Q6_K => Self::Q6_K,
             DType::IQ4_XS => Self::IQ4_XS,
+            _ if can_decode(dtype) => Self::Blocks(dtype),
             _ => return None,
         })
     }
 
-    /// Whether activations are quantized for this format (all but the plain floats).
+    /// Whether activations are quantized for this format: all but the plain floats, and what is decoded to them.
     pub fn is_quantized(self) -> bool {
-        !matches!(self, Self::F32 | Self::F16 | Self::BF16)
+        !matches!(self, Self::F32 | Self::F16 | Self::BF16 | Self::Blocks(_))
     }
 
     /// Columns and bytes of a unit.
@@ -90,11 +99,13 @@ impl PanelFormat {
             Self::Q5_K => of::<Q5_K>(),
             Self::Q6_K => of::<Q6_K>(),
             Self::IQ4_XS => of::<IQ4_XS>(),
+            Self::Blocks(dtype) => (dtype.block_len(), ROWS * dtype.block_bytes()),
         }
     }
 }
 
-/// A weight matrix `[rows, cols]` packed into panels. The last panel is padded with zero rows.
+/// A weight matrix `[rows, cols]` packed into panels. The last panel is padded with zero rows, except that blocks of the
+/// file ([`PanelFormat::Blocks`]) stay as they are.
 pub struct PackedMatrix {
     pub(crate) format: PanelFormat,
     pub(crate) rows: usize,
@@ -134,7 +145,7 @@ impl PackedMatrix {
 
     pub(crate) fn panel(&self, index: usize) -> &[u8] {
         let bytes = self.panel_bytes();
-        &self.data[index * bytes..(index + 1) * bytes]
+        &self.data[index * bytes..self.data.len().min((index + 1) * bytes)]
     }
 }
 

@@ -1,13 +1,19 @@
 //! Packed products against plain sums over weights that `dunlin-format` decodes.
 //!
-//! Activations are whole numbers with a largest magnitude of 127 in each block of 16, so that quantizing them loses nothing,
-//! and the only difference left is the rounding of `f32` sums.
+//! Where weights have a kernel, activations are whole numbers with a largest magnitude of 127 in each block of 16, so that
+//! quantizing them loses nothing, and the only difference left is the rounding of `f32` sums. The other types are multiplied
+//! with exact activations, which then are any numbers.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use dunlin_compute::{Activations, Matmul, Pool, Tier, matmul, pack};
-use dunlin_format::{DType, decode};
+use dunlin_compute::{
+    Activations, Matmul, PackError, PackedMatrix, PanelFormat, Pool, Tier, has_fast_kernel, matmul,
+    pack,
+};
+use dunlin_format::{DType, can_decode, decode};
+use proptest::prelude::*;
 
+/// Types with a kernel of their own.
 const TYPES: [DType; 15] = [
     DType::F32,
     DType::F16,
@@ -26,6 +32,23 @@ const TYPES: [DType; 15] = [
     DType::IQ4_XS,
 ];
 
+/// Types that are decoded on the way.
+const GENERAL: [DType; 13] = [
+    DType::IQ1_S,
+    DType::IQ1_M,
+    DType::IQ2_XXS,
+    DType::IQ2_XS,
+    DType::IQ2_S,
+    DType::IQ3_XXS,
+    DType::IQ3_S,
+    DType::TQ1_0,
+    DType::TQ2_0,
+    DType::MXFP4,
+    DType::NVFP4,
+    DType::Q1_0,
+    DType::Q2_0,
+];
+
 struct Random(u64);
 
 impl Random {
@@ -42,18 +65,14 @@ impl Random {
 fn blocks(dtype: DType, count: usize, extreme: bool, random: &mut Random) -> Vec<u8> {
     let size = dtype.block_bytes();
     let halves: &[usize] = match dtype {
-        DType::Q4_0
-        | DType::Q5_0
-        | DType::Q8_0
-        | DType::IQ4_NL
-        | DType::IQ4_XS
-        | DType::F16
-        | DType::BF16 => &[0],
         DType::Q4_1 | DType::Q5_1 | DType::Q4_K | DType::Q5_K => &[0, 2],
         DType::Q2_K => &[80, 82],
         DType::Q3_K => &[108],
         DType::Q6_K => &[208],
-        _ => &[],
+        DType::TQ1_0 => &[52],
+        DType::TQ2_0 => &[64],
+        DType::F32 | DType::IQ1_M | DType::MXFP4 | DType::NVFP4 => &[],
+        _ => &[0],
     };
     let mut out = Vec::with_capacity(count * size);
     for _ in 0..count {
@@ -70,9 +89,40 @@ fn blocks(dtype: DType, count: usize, extreme: bool, random: &mut Random) -> Vec
                 if dtype == DType::BF16 { 0x3c00 } else { 0x2000 } | sign | random.next() & 0x3ff;
             block[at..at + 2].copy_from_slice(&(bits as u16).to_le_bytes());
         }
+        match dtype {
+            // The upper half of this byte is that of the scale, which stays below 1; powers of two from 2^-8 to 2^7.
+            DType::IQ1_M => block[55] = block[55] & 0x8f | 0x20,
+            DType::MXFP4 => block[0] = 120 + block[0] % 16,
+            _ => {}
+        }
         out.extend(block);
     }
     out
+}
+
+/// The product of `tokens` rows `x` with a matrix.
+fn product(pool: &Pool, tier: Tier, weights: &PackedMatrix, tokens: usize, x: &[f32]) -> Vec<f32> {
+    let cols = weights.cols();
+    let mut input = Activations::new(tokens, cols);
+    let quantize = weights.format().is_quantized();
+    input.fill(pool, tier, tokens, quantize, |t, row| {
+        row.copy_from_slice(&x[t * cols..][..cols])
+    });
+    let mut out = vec![f32::NAN; tokens * weights.rows()];
+    let group = &mut [Matmul {
+        weights,
+        out: &mut out,
+    }];
+    matmul(pool, tier, &input, group);
+    out
+}
+
+/// A product of two rows in `f64`, and the sum of the magnitudes of its terms.
+fn exact(w: &[f32], x: &[f32]) -> (f64, f64) {
+    w.iter().zip(x).fold((0.0, 0.0), |(sum, size), (w, x)| {
+        let term = f64::from(*w) * f64::from(*x);
+        (sum + term, size + term.abs())
+    })
 }
 
 fn check(tier: Tier, dtype: DType, rows: usize, cols: usize, tokens: usize, extreme: bool) {
@@ -111,14 +161,7 @@ fn check(tier: Tier, dtype: DType, rows: usize, cols: usize, tokens: usize, extr
 
     for t in 0..tokens {
         for r in 0..rows {
-            let (mut want, mut size) = (0.0f64, 0.0f64);
-            for (w, x) in weights[r * cols..][..cols]
-                .iter()
-                .zip(&x[t * cols..][..cols])
-            {
-                want += f64::from(*w) * f64::from(*x);
-                size += (f64::from(*w) * f64::from(*x)).abs();
-            }
+            let (want, size) = exact(&weights[r * cols..][..cols], &x[t * cols..][..cols]);
             let got = f64::from(out[t * rows + r]);
             // The offset of unsigned codes is taken off at the end, so that intermediate sums are a few times larger.
             let bound = 3e-6 * size + 1e-6;
@@ -138,6 +181,118 @@ fn every_type_matches_plain_sums_on_every_tier_for_any_number_of_tokens() {
         for dtype in TYPES {
             for tokens in [1, 2, 3, 4, 5, 8, 13] {
                 check(tier, dtype, 19, 512, tokens, false);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// Eight sums run side by side over 512 columns, then are added up, then the sums of all stretches: the bound is that of
+    /// any such sum (Higham, Accuracy and Stability of Numerical Algorithms, 4.2), one rounding more where products round.
+    #[test]
+    fn types_without_a_kernel_are_within_the_rounding_of_sums(
+        dtype in proptest::sample::select(&GENERAL),
+        rows in 1usize..=21,
+        blocks_in_row in 1usize..=40,
+        tokens in 1usize..=11,
+        threads in 1usize..=3,
+        extreme: bool,
+        seed: u64,
+    ) {
+        let cols = (blocks_in_row * dtype.block_len()).min(1536 / dtype.block_len() * dtype.block_len());
+        let mut random = Random(seed);
+        let bytes = blocks(dtype, rows * cols / dtype.block_len(), extreme, &mut random);
+        let mut weights = vec![0.0; rows * cols];
+        decode(dtype, &bytes, &mut weights).unwrap();
+        let x = Vec::from_iter((0..tokens * cols).map(|_| random.next() as f32 / 2f32.powi(30) - 1.0));
+
+        let pool = Pool::new(threads).unwrap();
+        let packed = pack(&pool, dtype, rows, cols, &bytes).unwrap();
+        prop_assert_eq!(packed.bytes(), bytes.len(), "the blocks are kept as they are");
+        let roundings = 512 / 8 + 1 + 3 + cols.div_ceil(512);
+        for tier in Tier::available() {
+            let out = product(&pool, tier, &packed, tokens, &x);
+            for (t, x) in x.chunks_exact(cols).enumerate() {
+                for (r, w) in weights.chunks_exact(cols).enumerate() {
+                    let (want, size) = exact(w, x);
+                    let bound = roundings as f64 * 2f64.powi(-24) * size;
+                    let got = f64::from(out[t * rows + r]);
+                    prop_assert!(
+                        (got - want).abs() <= bound,
+                        "{} on {}: token {}, row {}: {}, not {} (bound {})",
+                        dtype, tier.name(), t, r, got, want, bound
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn types_without_a_kernel_give_a_token_the_same_bits_however_many_come_with_it() {
+    let (rows, cols, tokens) = (19, 2048, 131);
+    let pool = Pool::new(2).unwrap();
+    let mut random = Random(3);
+    let x = Vec::from_iter((0..tokens * cols).map(|_| random.next() as f32 / 2f32.powi(30) - 1.0));
+    for dtype in GENERAL {
+        let bytes = blocks(dtype, rows * cols / dtype.block_len(), false, &mut random);
+        let packed = pack(&pool, dtype, rows, cols, &bytes).unwrap();
+        for tier in Tier::available() {
+            let whole = product(&pool, tier, &packed, tokens, &x);
+            for t in [0, 1, 63, 127, 128, 130] {
+                let alone = product(&pool, tier, &packed, 1, &x[t * cols..]);
+                assert!(
+                    alone == whole[t * rows..][..rows],
+                    "{dtype} on {}",
+                    tier.name()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn any_bytes_and_any_activations_give_numbers_or_show_the_fault() {
+    let pool = Pool::new(2).unwrap();
+    let mut random = Random(11);
+    for dtype in GENERAL.into_iter().chain(TYPES) {
+        let cols = 512;
+        for fill in [Some(0x00), Some(0x7f), Some(0xff), None] {
+            let size = 9 * cols / dtype.block_len() * dtype.block_bytes();
+            let bytes = Vec::from_iter((0..size).map(|_| fill.unwrap_or(random.next() as u8)));
+            let packed = pack(&pool, dtype, 9, cols, &bytes).unwrap();
+            for tier in Tier::available() {
+                for x in [0.0, f32::MAX, f32::NAN, f32::INFINITY] {
+                    let out = product(&pool, tier, &packed, 3, &vec![x; 3 * cols]);
+                    if x.is_nan() {
+                        assert!(out.iter().all(|y| y.is_nan()), "{dtype} on {}", tier.name());
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn each_type_of_weights_has_a_way_and_says_which() {
+    let pool = Pool::new(1).unwrap();
+    for dtype in DType::all() {
+        let (cols, bytes) = (dtype.block_len(), vec![0; dtype.block_bytes()]);
+        let packed = pack(&pool, dtype, 1, cols, &bytes);
+        assert_eq!(has_fast_kernel(dtype), TYPES.contains(&dtype), "{dtype}");
+        match packed {
+            Ok(packed) if has_fast_kernel(dtype) => {
+                assert!(packed.format() != PanelFormat::Blocks(dtype))
+            }
+            Ok(packed) => {
+                assert!(GENERAL.contains(&dtype));
+                assert_eq!(packed.format(), PanelFormat::Blocks(dtype));
+            }
+            Err(error) => {
+                assert!(!can_decode(dtype));
+                assert_eq!(error, PackError::UnsupportedType(dtype));
             }
         }
     }
@@ -223,6 +378,12 @@ fn refuses_sizes_that_do_not_fit() {
         (DType::Q4_0, 8, 32, 143),
         (DType::Q4_K, 1, 128, 72),
         (DType::F32, usize::MAX, 8, 0),
+        (DType::F16, 0, 1 << 60, 0),
+        (DType::IQ3_S, 0, 1 << 60, 0),
+        (DType::IQ3_S, 1, 128, 55),
+        (DType::IQ3_S, 2, 256, 219),
+        (DType::MXFP4, usize::MAX, 32, 0),
+        (DType::TQ2_0, 1, 0, 0),
     ] {
         assert!(
             pack(&pool, dtype, rows, cols, &vec![0; bytes]).is_err(),

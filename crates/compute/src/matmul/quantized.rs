@@ -2,7 +2,7 @@
 //!
 //! The kernels for many tokens see unpacked codes only, so that they are compiled per [`Shape`] and not per type.
 
-use super::{FEW, TOKEN_BLOCK, Task};
+use super::{FEW, TOKEN_BLOCK, Task, Write};
 use crate::activations::Activations;
 use crate::panels::{BLOCK, Block, ROWS, Shape, Unit};
 use crate::simd::{Kernel, Simd, each};
@@ -259,23 +259,6 @@ impl<H: Shape> Tiles<'_, H> {
                 unsafe { s.store(sums[t].as_mut_ptr(), acc[t]) };
             }
             first += count;
-        }
-    }
-}
-
-/// Writes the sums of all tokens to the output.
-struct Write<'a> {
-    task: &'a Task<'a>,
-    sums: &'a [[f32; ROWS]],
-}
-
-impl Kernel for Write<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        for (t, sum) in self.sums.iter().enumerate() {
-            // SAFETY: a sum has 8 elements.
-            self.task.out.write(s, t, unsafe { s.load(sum.as_ptr()) });
         }
     }
 }
