@@ -121,7 +121,9 @@ fn of_hub(error: &HubError) -> Option<u8> {
         HubError::UnknownModel { .. }
         | HubError::NotCached { .. }
         | HubError::NotFound { .. }
-        | HubError::NoMatchingFile { .. } => Some(NOT_FOUND),
+        | HubError::NoMatchingFile { .. }
+        | HubError::NoModelFiles { .. } => Some(NOT_FOUND),
+        HubError::NotGguf { .. } => Some(MODEL_FILE),
         HubError::InvalidReference { .. } => Some(USAGE),
         HubError::Io { source, .. } => {
             (source.kind() == io::ErrorKind::NotFound).then_some(NOT_FOUND)

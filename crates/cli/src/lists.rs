@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 /// Numbers separated by commas or white space, in square brackets or not.
 ///
 /// # Errors
-/// The first piece that is no whole number from 0 to 4294967295.
+/// The first piece that is no whole number from 0 to 4294967295; a comma with no number before or behind it.
 pub(crate) fn parse(text: &str) -> Result<Vec<u32>> {
     let text = text.trim();
     let inner = match (text.strip_prefix('['), text.strip_suffix(']')) {
@@ -15,15 +15,25 @@ pub(crate) fn parse(text: &str) -> Result<Vec<u32>> {
         (None, None) => text,
         _ => bail!("the list has only one of its square brackets"),
     };
-    inner
-        .split(|c: char| c == ',' || c.is_whitespace())
-        .filter(|piece| !piece.is_empty())
-        .map(|piece| {
-            piece.parse().with_context(|| {
+    if inner.trim().is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut numbers = Vec::new();
+    for (index, part) in inner.split(',').enumerate() {
+        // A number that got lost between two commas must not pass as a shorter list.
+        if part.trim().is_empty() {
+            bail!(
+                "number {} of the list is empty: there is a comma too many",
+                index + 1
+            );
+        }
+        for piece in part.split_whitespace() {
+            numbers.push(piece.parse().with_context(|| {
                 format!("{piece:?} is no token id or position (a whole number from 0 on)")
-            })
-        })
-        .collect()
+            })?);
+        }
+    }
+    Ok(numbers)
 }
 
 /// As [`parse`], for a list or the name of a file that holds one; `-` is stdin.
@@ -68,6 +78,12 @@ mod tests {
         assert!(parse("-1").is_err());
         assert!(parse("4294967296").is_err());
         assert!(parse("[1,2").is_err());
+        for text in ["1,,2", "1,2,", ",1", ",", "[1, ,2]"] {
+            assert!(
+                parse(text).unwrap_err().to_string().contains("comma"),
+                "{text}"
+            );
+        }
     }
 
     #[test]

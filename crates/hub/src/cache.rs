@@ -72,6 +72,10 @@ impl Cache {
         Self { config }
     }
 
+    pub(crate) fn config(&self) -> &HubConfig {
+        &self.config
+    }
+
     /// Folder of everything that Dunlin keeps.
     pub fn home(&self) -> &Path {
         &self.config.home
@@ -105,7 +109,7 @@ impl Cache {
         }
     }
 
-    /// Bytes of all models, those in the shared cache and half-made ones included.
+    /// Bytes of all models, those in the shared cache, half-made ones and imports included.
     ///
     /// # Errors
     /// [`HubError::Io`] when the cache folder cannot be read.
@@ -116,7 +120,8 @@ impl Cache {
             .filter(|model| model.shared)
             .map(|model| model.size)
             .sum();
-        Ok(shared + bytes_below(&self.config.models_dir()) + self.partial_size())
+        let imports = bytes_below(&self.config.imports_dir());
+        Ok(shared + bytes_below(&self.config.models_dir()) + imports + self.partial_size())
     }
 
     /// Bytes of downloads that were not finished; the next pull of the same model goes on with them.
@@ -129,12 +134,18 @@ impl Cache {
         bytes_below(&self.config.partial_dir()) + elsewhere
     }
 
-    /// Removes one model, and its unfinished download.
+    /// Removes one model, its import, and its unfinished download. Of a folder of the user the import goes and the folder
+    /// stays.
     ///
     /// # Errors
     /// [`HubError::NotCached`] when it is not here, [`HubError::Busy`] when another process is pulling it,
     /// [`HubError::Io`] when a file cannot be removed.
     pub fn remove(&self, model: &ModelRef) -> Result<Removed, HubError> {
+        if let ModelRef::Path(folder) = model {
+            let freed = self.remove_import(folder)?;
+            let kept = vec![folder.clone()];
+            return Ok(Removed { freed, kept });
+        }
         let folder = self.folder_of(model);
         let partial = self.config.partial_dir().join(folder_name(model));
         if !folder.exists() && !partial.exists() {
@@ -145,12 +156,15 @@ impl Cache {
         self.remove_folder(&folder)
     }
 
-    /// Removes all models and all unfinished downloads.
+    /// Removes all models, all imports and all unfinished downloads.
     ///
     /// # Errors
     /// As [`Cache::remove`]; what was removed before stays removed.
     pub fn clear(&self) -> Result<Removed, HubError> {
-        let mut all = Removed::default();
+        let mut all = Removed {
+            freed: self.clear_imports()?,
+            kept: Vec::new(),
+        };
         let unfinished = subfolders(&self.config.partial_dir())?;
         let unfinished = unfinished.iter().filter_map(|folder| folder.file_name());
         let mut folders: HashSet<PathBuf> = unfinished
@@ -344,7 +358,7 @@ fn remove_shared(link: &Path) -> Result<u64, HubError> {
     Ok(freed)
 }
 
-fn subfolders(path: &Path) -> Result<Vec<PathBuf>, HubError> {
+pub(crate) fn subfolders(path: &Path) -> Result<Vec<PathBuf>, HubError> {
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -360,7 +374,7 @@ fn subfolders(path: &Path) -> Result<Vec<PathBuf>, HubError> {
     Ok(folders)
 }
 
-fn name_of(folder: &Path) -> String {
+pub(crate) fn name_of(folder: &Path) -> String {
     folder
         .file_name()
         .unwrap_or_default()

@@ -41,8 +41,8 @@ pub struct ModelCard {
     /// What it can do.
     #[serde(default)]
     pub capabilities: Vec<Capability>,
-    /// Under which licence it may be used.
-    #[serde(default)]
+    /// Under which licence it may be used; `license` in JSON, as the field spells it.
+    #[serde(default, rename = "license")]
     pub licence: Option<Licence>,
     /// One file, or a folder of files.
     #[serde(default)]

@@ -152,6 +152,11 @@ impl HubConfig {
         self.home.join("partial")
     }
 
+    /// GGUF files made from folders of the user.
+    pub(crate) fn imports_dir(&self) -> PathBuf {
+        self.home.join("imports")
+    }
+
     pub(crate) fn lock_path(&self, folder: &str) -> PathBuf {
         self.home.join("locks").join(format!("{folder}.lock"))
     }

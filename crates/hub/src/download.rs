@@ -6,7 +6,7 @@
 //! right.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,9 @@ use crate::files::{
 use crate::http::{Answer, Ask, Client, Patience, Trouble, is_passing, no_answer};
 use crate::progress::{Progress, Reporter};
 
+/// The first bytes of every GGUF file.
+const GGUF_MAGIC: &[u8; 4] = b"GGUF";
+
 /// What is to be fetched, and where to.
 #[derive(Debug)]
 pub(crate) struct Job<'a> {
@@ -34,6 +37,8 @@ pub(crate) struct Job<'a> {
     pub(crate) destination: &'a Path,
     pub(crate) size: Option<u64>,
     pub(crate) sha256: Option<&'a str>,
+    /// Whether a file that does not begin as GGUF does is refused, as soon as its first bytes are here.
+    pub(crate) must_be_gguf: bool,
 }
 
 /// What has arrived and been checked.
@@ -287,7 +292,11 @@ impl<'a> Part<'a> {
                 .write_all(&chunk)
                 .map_err(|source| HubError::io("write", self.job.part, source))?;
             self.hasher.update(&chunk);
+            let before = self.done;
             self.done += chunk.len() as u64;
+            if before < GGUF_MAGIC.len() as u64 {
+                self.check_start()?;
+            }
             reporter.count(Progress::Downloading {
                 done: self.done,
                 total,
@@ -341,8 +350,36 @@ impl<'a> Part<'a> {
         Ok(())
     }
 
+    /// Refuses what is no GGUF file, where it must be one, as far as its bytes are here.
+    fn check_start(&self) -> Result<(), HubError> {
+        const SHOWN: u64 = 16;
+        if !self.job.must_be_gguf {
+            return Ok(());
+        }
+        let mut start = Vec::new();
+        File::open(self.job.part)
+            .and_then(|file| file.take(SHOWN).read_to_end(&mut start))
+            .map_err(|source| HubError::io("read", self.job.part, source))?;
+        let compared = start.len().min(GGUF_MAGIC.len());
+        if start[..compared] == GGUF_MAGIC[..compared] {
+            return Ok(());
+        }
+        self.discard()?;
+        Err(HubError::NotGguf {
+            url: self.job.url.to_owned(),
+            start: String::from_utf8_lossy(&start).into_owned(),
+        })
+    }
+
     /// Checks the whole file and gives it its name.
     fn finish(mut self) -> Result<Fetched, HubError> {
+        if self.done < GGUF_MAGIC.len() as u64 && self.job.must_be_gguf {
+            self.discard()?;
+            return Err(HubError::NotGguf {
+                url: self.job.url.to_owned(),
+                start: format!("{} bytes in all", self.done),
+            });
+        }
         self.file
             .flush()
             .and_then(|()| self.file.sync_all())

@@ -192,6 +192,26 @@ pub enum HubError {
         available: Vec<String>,
     },
 
+    /// The repository holds no model that can be used, whatever file is asked for.
+    #[error("{repo} has neither a GGUF file nor a model folder (config.json with model.safetensors or the shards of model.safetensors.index.json); {}. Look for a repository of the same model that ends in -GGUF", weights_text(.available))]
+    NoModelFiles {
+        /// Repository.
+        repo: String,
+        /// The weights of other kinds that it has.
+        available: Vec<String>,
+    },
+
+    /// What came is no model file.
+    #[error(
+        "{url} is no GGUF file: it begins with {start:?} instead of \"GGUF\". Give the address of the .gguf file itself; a page that shows a file has another address than the file"
+    )]
+    NotGguf {
+        /// What was asked for.
+        url: String,
+        /// Its first bytes, as text.
+        start: String,
+    },
+
     /// Every source of the model failed.
     #[error("no source could give {model}:{}", attempts_text(.attempts))]
     AllSourcesFailed {
@@ -307,28 +327,31 @@ fn needed_text(needed: Option<u64>) -> String {
 }
 
 fn available_text(available: &[String]) -> String {
-    const SHOWN: usize = 12;
     match available {
         [] => {
-            "it has no GGUF file at all; look for a repository of the same model that ends in -GGUF"
+            "it has no GGUF file at all; look for a repository of the same model that ends in -GGUF, or write :safetensors \
+             to import the original weights"
                 .to_owned()
         }
-        some => {
-            let more = if some.len() > SHOWN {
-                format!(" and {} more", some.len() - SHOWN)
-            } else {
-                String::new()
-            };
-            format!(
-                "it has {}{more}",
-                some.iter()
-                    .take(SHOWN)
-                    .cloned()
-                    .collect::<Vec<_>>()
-                    .join(", ")
-            )
-        }
+        some => format!("it has {}", listed(some)),
     }
+}
+
+fn weights_text(available: &[String]) -> String {
+    match available {
+        [] => "it has no weights at all".to_owned(),
+        some => format!("it has {}", listed(some)),
+    }
+}
+
+/// The first of the names, and how many more there are.
+fn listed(names: &[String]) -> String {
+    const SHOWN: usize = 12;
+    let mut text = names[..names.len().min(SHOWN)].join(", ");
+    if names.len() > SHOWN {
+        text.push_str(&format!(" and {} more", names.len() - SHOWN));
+    }
+    text
 }
 
 fn attempts_text(attempts: &[(String, HubError)]) -> String {

@@ -264,7 +264,7 @@ impl Hub {
         let mut manifest = Manifest::new(
             plan.id.clone(),
             source.to_owned(),
-            plan.wanted.layout,
+            delivery.layout,
             delivery.files,
             now,
         );

@@ -136,7 +136,7 @@ fn passing_errors_are_tried_again_and_lasting_ones_are_not() {
     let home = tempfile::tempdir().unwrap();
     let hub = Hub::new(config(home.path(), &server)).unwrap();
 
-    let mut page = Page::of(b"bytes");
+    let mut page = Page::of(b"GGUF bytes");
     page.failures = [503, 500].into();
     server.put("/passing.gguf", page);
     hub.pull(&at(server.url("/passing.gguf")), &mut quiet)

@@ -384,7 +384,7 @@ fn names_and_tags_that_would_leave_the_cache_are_refused() {
         assert!(
             matches!(
                 error,
-                HubError::NoMatchingFile { .. } | HubError::BadResponse { .. }
+                HubError::NoModelFiles { .. } | HubError::BadResponse { .. }
             ),
             "{repo}: {error}"
         );
@@ -455,7 +455,7 @@ fn a_source_that_cannot_be_reached_at_all_costs_no_time() {
 #[test]
 fn a_proxy_is_asked_except_for_this_machine_and_the_hosts_named() {
     let (proxy, server) = (FakeHub::start(), FakeHub::start());
-    server.put("/m.gguf", Page::of(b"model"));
+    server.put("/m.gguf", Page::of(b"GGUF model"));
     let home = tempfile::tempdir().unwrap();
     let mut settings = config(home.path(), &server);
     settings.proxy = Some(proxy.url(""));

@@ -18,7 +18,7 @@ Examples:
   dunlin catalog --family qwen3 --json
 
 With --json: a list of cards: {\"id\",\"aliases\",\"name\",\"family\",\"architecture\",\"parameters\",\"quantization\",\"description\",
-\"context_length\",\"capabilities\",\"licence\",\"layout\",\"files\",\"source\"}. What is not known is null.";
+\"context_length\",\"capabilities\",\"license\",\"layout\",\"files\",\"source\"}. What is not known is null.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]

@@ -14,7 +14,7 @@ Examples:
   dunlin list
   dunlin list --json
 
-With --json: a list of {\"model\",\"path\",\"size\",\"sha256\",\"source\",\"fetched_at\",\"licence\",\"shared\",\"problem\"}; sizes in
+With --json: a list of {\"model\",\"path\",\"size\",\"sha256\",\"source\",\"fetched_at\",\"license\",\"shared\",\"problem\"}; sizes in
 bytes, fetched_at in seconds since 1970.";
 
 #[derive(Debug, Args)]
@@ -67,7 +67,7 @@ fn as_json(model: &CachedModel) -> Value {
         "sha256": model.sha256,
         "source": model.source,
         "fetched_at": model.fetched_at,
-        "licence": model.licence,
+        "license": model.licence,
         "shared": model.shared,
         "problem": model.problem,
     })

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use ureq::http::Method;
 
+use super::folder::{self, FolderFiles, Weights};
 use super::{Context, Delivery, Wanted, pick};
+use crate::address;
 use crate::card::{Layout, ModelFile};
 use crate::download::{Job, download, status_error};
 use crate::error::HubError;
@@ -43,6 +45,20 @@ struct Remote {
     etag: String,
     size: Option<u64>,
     sha256: Option<String>,
+}
+
+/// What a repository without a card is taken for.
+enum Choice {
+    /// A GGUF file, or the parts of one.
+    Files(Vec<String>),
+    Folder(FolderFiles),
+}
+
+/// What has been fetched so far, all of one commit.
+#[derive(Default)]
+struct Gathered {
+    root: Option<PathBuf>,
+    records: Vec<FileRecord>,
 }
 
 #[derive(Deserialize)]
@@ -79,21 +95,13 @@ impl<'a> Repo<'a> {
         let Some(snapshot) = self.local_snapshot() else {
             return Ok(None);
         };
-        let files = if wanted.files.is_empty() {
-            let names = names_below(&snapshot);
-            match pick::choose(self.repo, &names, pick) {
-                Ok(chosen) => chosen
-                    .into_iter()
-                    .map(|name| ModelFile {
-                        name,
-                        size: None,
-                        sha256: None,
-                    })
-                    .collect(),
-                Err(_) => return Ok(None),
+        let (layout, files) = if wanted.files.is_empty() {
+            match self.choose_here(&snapshot, pick) {
+                Some((layout, names)) => (layout, names.into_iter().map(bare).collect()),
+                None => return Ok(None),
             }
         } else {
-            wanted.files.clone()
+            (wanted.layout, wanted.files.clone())
         };
         let fits = |file: &ModelFile| {
             fs::metadata(snapshot.join(&file.name)).is_ok_and(|metadata| {
@@ -119,8 +127,31 @@ impl<'a> Repo<'a> {
         }
         Ok(Some(Delivery {
             root: Some(snapshot),
+            layout,
             files: records,
         }))
+    }
+
+    /// The files of a snapshot that make up the model. Another program may have fetched a part of a folder only, and
+    /// nothing here tells: a folder counts only where it cannot be asked for, and where nothing that it needs is missing.
+    fn choose_here(&self, snapshot: &Path, pick: Option<&str>) -> Option<(Layout, Vec<String>)> {
+        let names = names_below(snapshot);
+        match self.choose(&names, pick).ok()? {
+            Choice::Files(files) => Some((Layout::File, files)),
+            Choice::Folder(_) if !self.context.config.offline => None,
+            Choice::Folder(_) if !folder::has_tokenizer(&names) => None,
+            Choice::Folder(files) => {
+                let weights = match files.weights {
+                    Weights::Files(weights) => weights,
+                    Weights::Index(index) => {
+                        let mut shards = folder::shards(&snapshot.join(index)).ok()?;
+                        shards.push(index.to_owned());
+                        shards
+                    }
+                };
+                Some((Layout::Folder, [weights, files.side_files].concat()))
+            }
+        }
     }
 
     /// Fetches the files into the shared cache.
@@ -130,40 +161,102 @@ impl<'a> Repo<'a> {
         wanted: &Wanted,
         reporter: &mut Reporter<'_>,
     ) -> Result<Delivery, HubError> {
+        self.check_endpoint()?;
         let mut patience = Patience::new(self.context.config.timing.answer);
-        let files = if wanted.files.is_empty() {
-            let names = self.list(&mut patience, reporter)?;
-            let chosen = pick::choose(self.repo, &names, pick)?;
-            chosen
-                .into_iter()
-                .map(|name| ModelFile {
-                    name,
-                    size: None,
-                    sha256: None,
-                })
-                .collect()
-        } else {
-            wanted.files.clone()
+        let mut gathered = Gathered::default();
+        if !wanted.files.is_empty() {
+            self.gather(&wanted.files, &mut gathered, &mut patience, reporter)?;
+            return self.deliver(wanted.layout, gathered);
+        }
+        let names = self.list(&mut patience, reporter)?;
+        match self.choose(&names, pick)? {
+            Choice::Files(files) => {
+                let files: Vec<ModelFile> = files.into_iter().map(bare).collect();
+                self.gather(&files, &mut gathered, &mut patience, reporter)?;
+                self.deliver(Layout::File, gathered)
+            }
+            Choice::Folder(files) => {
+                self.gather_folder(files, &mut gathered, &mut patience, reporter)?;
+                self.deliver(Layout::Folder, gathered)
+            }
+        }
+    }
+
+    /// What the repository is, judged by its names: a GGUF file where it has one, else a model folder.
+    ///
+    /// # Errors
+    /// [`HubError::NoMatchingFile`] where the wish cannot be met, [`HubError::NoModelFiles`] where there is no model.
+    fn choose(&self, names: &[String], pick: Option<&str>) -> Result<Choice, HubError> {
+        let wants_folder = pick.is_some_and(|pick| pick.eq_ignore_ascii_case(folder::WISH));
+        if !wants_folder && (pick.is_some() || pick::has_models(names)) {
+            return Ok(Choice::Files(pick::choose(self.repo, names, pick)?));
+        }
+        match folder::choose(names) {
+            Some(folder) => Ok(Choice::Folder(folder)),
+            None => Err(HubError::NoModelFiles {
+                repo: self.repo.to_owned(),
+                available: folder::weight_files(names),
+            }),
+        }
+    }
+
+    /// The small files first, so that a folder that cannot be used is found out early, then the weights; the weights
+    /// are noted down first, as what the model is.
+    fn gather_folder(
+        &self,
+        files: FolderFiles,
+        gathered: &mut Gathered,
+        patience: &mut Patience,
+        reporter: &mut Reporter<'_>,
+    ) -> Result<(), HubError> {
+        let side_files: Vec<ModelFile> = files.side_files.into_iter().map(bare).collect();
+        self.gather(&side_files, gathered, patience, reporter)?;
+        let weights = match files.weights {
+            Weights::Files(weights) => weights,
+            Weights::Index(index) => {
+                self.gather(&[bare(index.to_owned())], gathered, patience, reporter)?;
+                let snapshot = gathered.root.clone().unwrap_or_default();
+                folder::shards(&snapshot.join(index))
+                    .map_err(|reason| self.bad_response(format!("{index}: {reason}")))?
+            }
         };
-        let mut root = None;
-        let mut records = Vec::new();
-        for file in &files {
+        let small = gathered.records.len();
+        let weights: Vec<ModelFile> = weights.into_iter().map(bare).collect();
+        self.gather(&weights, gathered, patience, reporter)?;
+        gathered.records.rotate_left(small);
+        Ok(())
+    }
+
+    /// Fetches these files, of the commit of those before.
+    fn gather(
+        &self,
+        files: &[ModelFile],
+        gathered: &mut Gathered,
+        patience: &mut Patience,
+        reporter: &mut Reporter<'_>,
+    ) -> Result<(), HubError> {
+        for file in files {
             check_relative(&file.name).map_err(|reason| self.bad_response(reason))?;
-            let (snapshot, record) = self.fetch_file(file, &mut patience, reporter)?;
-            if root.as_ref().is_some_and(|root| *root != snapshot) {
+            let (snapshot, record) = self.fetch_file(file, patience, reporter)?;
+            if gathered.root.as_ref().is_some_and(|root| *root != snapshot) {
                 return Err(self.bad_response(
                     "the repository changed during the download; pull again".to_owned(),
                 ));
             }
-            root = Some(snapshot);
-            records.push(record);
+            gathered.root = Some(snapshot);
+            gathered.records.push(record);
         }
-        if records.is_empty() || (wanted.layout == Layout::File && root.is_none()) {
+        Ok(())
+    }
+
+    fn deliver(&self, layout: Layout, gathered: Gathered) -> Result<Delivery, HubError> {
+        if gathered.records.is_empty() {
             return Err(self.bad_response("it names no file".to_owned()));
         }
         Ok(Delivery {
-            root,
-            files: records,
+            root: gathered.root,
+            layout,
+            files: gathered.records,
         })
     }
 
@@ -243,6 +336,7 @@ impl<'a> Repo<'a> {
                     destination: &blob,
                     size: remote.size,
                     sha256: remote.sha256.as_deref(),
+                    must_be_gguf: false,
                 };
                 let fetched = download(
                     self.context.client,
@@ -415,7 +509,20 @@ impl<'a> Repo<'a> {
     }
 
     fn endpoint(&self) -> &str {
-        self.context.config.hf_endpoint.trim_end_matches('/')
+        self.context.config.hf_endpoint.trim().trim_end_matches('/')
+    }
+
+    fn check_endpoint(&self) -> Result<(), HubError> {
+        let is_plain = !self.endpoint().contains(['?', '#']) && !self.endpoint().contains(' ');
+        match address::parse(self.endpoint()) {
+            Ok(_) if is_plain => Ok(()),
+            _ => Err(HubError::BadConfig {
+                what: format!("HF_ENDPOINT, which is {:?},", self.endpoint()),
+                reason:
+                    "it is not an address such as https://huggingface.co; correct it or unset it"
+                        .to_owned(),
+            }),
+        }
     }
 
     fn token(&self) -> Option<&str> {
@@ -427,6 +534,15 @@ impl<'a> Repo<'a> {
             url: self.page(),
             reason,
         }
+    }
+}
+
+/// A file of which nothing is known but its name.
+fn bare(name: String) -> ModelFile {
+    ModelFile {
+        name,
+        size: None,
+        sha256: None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The kinds of places where a model can be fetched.
 
+mod folder;
 mod huggingface;
 mod pick;
 mod unpack;
@@ -38,6 +39,7 @@ pub(crate) struct Wanted {
 pub(crate) struct Delivery {
     /// Their folder; `None` means the ready folder, which becomes the model's own.
     pub(crate) root: Option<PathBuf>,
+    pub(crate) layout: Layout,
     pub(crate) files: Vec<FileRecord>,
 }
 

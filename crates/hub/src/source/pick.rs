@@ -53,6 +53,11 @@ pub(super) fn choose(
     all_parts(repo, names, chosen)
 }
 
+/// Whether there is any GGUF file that is a model.
+pub(super) fn has_models(names: &[String]) -> bool {
+    names.iter().any(|name| is_model(name))
+}
+
 /// The file of a quantization; of several the one with the shortest name, which is the plainest variant.
 fn best_of<'a>(models: &[&'a String], quantization: &str) -> Option<&'a String> {
     models
@@ -187,7 +192,11 @@ mod tests {
     }
 
     #[test]
-    fn a_repository_without_gguf_says_what_to_look_for() {
-        assert!(chosen(&["model.safetensors"], None)[0].contains("-GGUF"));
+    fn a_wish_for_a_quantization_needs_gguf_files() {
+        let error = &chosen(&["model.safetensors"], Some("Q4_0"))[0];
+        assert!(
+            error.contains("-GGUF") && error.contains(":safetensors"),
+            "{error}"
+        );
     }
 }

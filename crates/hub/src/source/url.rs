@@ -1,6 +1,7 @@
 //! A file at any address.
 
 use super::{Context, Delivery, Wanted, ready_folder};
+use crate::card::Layout;
 use crate::download::{Job, download};
 use crate::error::HubError;
 use crate::files::check_relative;
@@ -27,6 +28,9 @@ pub(super) fn fetch(
         destination: &ready.join(name),
         size: file.and_then(|file| file.size),
         sha256: file.and_then(|file| file.sha256.as_deref()),
+        // Where a hash is promised, it decides.
+        must_be_gguf: wanted.layout == Layout::File
+            && file.is_none_or(|file| file.sha256.is_none()),
     };
     let mut patience = Patience::new(context.config.timing.answer);
     let fetched = download(
@@ -39,6 +43,7 @@ pub(super) fn fetch(
     let record = FileRecord::of(&ready, name, fetched.sha256, true)?;
     Ok(Delivery {
         root: None,
+        layout: wanted.layout,
         files: vec![record],
     })
 }

@@ -134,6 +134,7 @@ impl Wheels<'_> {
         let record = close(sink, &ready, file)?;
         Ok(Delivery {
             root: None,
+            layout: wanted.layout,
             files: vec![record],
         })
     }
@@ -168,6 +169,7 @@ impl Wheels<'_> {
         }
         Ok(Delivery {
             root: None,
+            layout: wanted.layout,
             files: records,
         })
     }

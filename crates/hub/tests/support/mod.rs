@@ -282,10 +282,11 @@ pub fn sha256(bytes: &[u8]) -> String {
         .collect()
 }
 
-/// Bytes that look random and are the same each time.
+/// Bytes that begin as a GGUF file does, look random from there, and are the same each time.
 pub fn noise(length: usize, seed: u64) -> Vec<u8> {
     let mut random = Random(seed);
-    (0..length).map(|_| (random.next() >> 32) as u8).collect()
+    let noise = std::iter::repeat_with(|| (random.next() >> 32) as u8);
+    b"GGUF".iter().copied().chain(noise).take(length).collect()
 }
 
 /// A linear congruential generator (Knuth's constants): the tests need variety, not secrecy.

@@ -1,0 +1,209 @@
+//! Where the GGUF file lies that is made once from a model folder, and how it gets there.
+//!
+//! The import of a pulled model lies in the model's own folder and goes with it. That of a folder of the user lies below
+//! `imports`, in a place that follows from the folder's path, under a name that follows from names, sizes and times of its
+//! files: a changed folder is imported anew, and its old import goes.
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::cache::{Cache, folder_name};
+use crate::error::HubError;
+use crate::files::{
+    bytes_below, create_dir, hex, modified_ns, remove_if_there, rename_durably, require_space,
+};
+use crate::lock;
+use crate::progress::{Progress, Reporter};
+use crate::reference::ModelRef;
+
+/// The place in the cache for the import of one model folder.
+#[derive(Debug, Clone)]
+pub struct ImportSlot {
+    file: PathBuf,
+    partial: PathBuf,
+    lock: PathBuf,
+    free_space: fn(&Path) -> std::io::Result<u64>,
+    /// Whether everything else in the file's folder is an older import of the same model.
+    owns_folder: bool,
+}
+
+impl Cache {
+    /// The place for the import of `folder`, which is what `model` led to. `recipe` names how it is made, in letters,
+    /// digits and `-`; imports by another recipe are others.
+    ///
+    /// # Errors
+    /// [`HubError::Io`] when the folder cannot be read.
+    pub fn import_slot(
+        &self,
+        model: &ModelRef,
+        folder: &Path,
+        recipe: &str,
+    ) -> Result<ImportSlot, HubError> {
+        let config = self.config();
+        let slot = |name: &str, file: PathBuf, owns_folder| ImportSlot {
+            file,
+            partial: config.partial_dir().join(name).join("imported.gguf"),
+            lock: config.lock_path(name),
+            free_space: config.free_space,
+            owns_folder,
+        };
+        if !matches!(model, ModelRef::Path(_)) {
+            let file = self
+                .folder_of(model)
+                .join(format!("imported-{recipe}.gguf"));
+            return Ok(slot(&folder_name(model), file, false));
+        }
+        let name = import_name(folder)?;
+        let file = format!("{}-{recipe}.gguf", identity(folder)?);
+        let file = config.imports_dir().join(&name).join(file);
+        Ok(slot(&name, file, true))
+    }
+
+    /// Removes the import of a folder of the user; the folder itself stays. Returns the freed bytes.
+    ///
+    /// # Errors
+    /// [`HubError::NotCached`] when there is none, [`HubError::Busy`] when another process is making it.
+    pub(crate) fn remove_import(&self, folder: &Path) -> Result<u64, HubError> {
+        let missing = || HubError::NotCached {
+            model: format!("an import of {}", folder.display()),
+        };
+        let name = import_name(folder).map_err(|_| missing())?;
+        self.remove_import_named(&name)?.ok_or_else(missing)
+    }
+
+    /// Removes the imports of all folders of the user. Returns the freed bytes.
+    pub(crate) fn clear_imports(&self) -> Result<u64, HubError> {
+        let mut freed = 0;
+        for folder in crate::cache::subfolders(&self.config().imports_dir())? {
+            let name = crate::cache::name_of(&folder);
+            freed += self.remove_import_named(&name)?.unwrap_or(0);
+        }
+        Ok(freed)
+    }
+
+    fn remove_import_named(&self, name: &str) -> Result<Option<u64>, HubError> {
+        let config = self.config();
+        let places = [config.imports_dir(), config.partial_dir()].map(|place| place.join(name));
+        if places.iter().all(|place| !place.exists()) {
+            return Ok(None);
+        }
+        let Some(_lock) = lock::try_take(&config.lock_path(name))? else {
+            return Err(HubError::Busy {
+                model: name.to_owned(),
+            });
+        };
+        let mut freed = 0;
+        for place in places {
+            freed += bytes_below(&place);
+            remove_if_there(&place)?;
+        }
+        Ok(Some(freed))
+    }
+}
+
+impl ImportSlot {
+    /// The import, if it has been made.
+    #[must_use]
+    pub fn found(&self) -> Option<&Path> {
+        self.file.is_file().then_some(self.file.as_path())
+    }
+
+    /// Makes the import unless it is there, once for all processes that want it: `make` writes it to the path that it is
+    /// given, and the finished file then gets its name. `needed` is about how many bytes it takes. `progress` hears that
+    /// another process is at it, and can cancel the wait.
+    ///
+    /// # Errors
+    /// What `make` gives; [`HubError::NoSpace`], [`HubError::Io`], [`HubError::Cancelled`].
+    pub fn fill<E: From<HubError>>(
+        &self,
+        needed: u64,
+        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+        make: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<PathBuf, E> {
+        let _lock = lock::wait(&self.lock, &mut Reporter::new(progress))?.0;
+        if self.found().is_some() {
+            return Ok(self.file.clone());
+        }
+        let folder = self.partial.parent().unwrap_or(&self.partial);
+        create_dir(folder)?;
+        require_space(folder, needed, self.free_space)?;
+        let made = make(&self.partial);
+        if made.is_err() {
+            // It cannot be taken up again, so that its bytes are of no use.
+            remove_if_there(&self.partial)?;
+        }
+        let kept = made.and_then(|()| Ok(self.keep()?));
+        if bytes_below(folder) == 0 {
+            remove_if_there(folder)?;
+        }
+        kept
+    }
+
+    fn keep(&self) -> Result<PathBuf, HubError> {
+        fs::File::open(&self.partial)
+            .and_then(|file| file.sync_all())
+            .map_err(|source| HubError::io("write", &self.partial, source))?;
+        if let (true, Some(folder)) = (self.owns_folder, self.file.parent()) {
+            remove_if_there(folder)?;
+        }
+        rename_durably(&self.partial, &self.file)?;
+        Ok(self.file.clone())
+    }
+}
+
+/// Name of the place for imports of a folder of the user: a readable part of its path with the beginning of its hash.
+fn import_name(folder: &Path) -> Result<String, HubError> {
+    const READABLE: usize = 60;
+    let real = fs::canonicalize(folder).map_err(|source| HubError::io("open", folder, source))?;
+    let last = real.file_name().unwrap_or_default().to_string_lossy();
+    let readable: String = last
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+        .take(READABLE)
+        .collect();
+    let hash = hex(Sha256::new_with_prefix(real.as_os_str().as_encoded_bytes()));
+    Ok(format!("import-{readable}-{}", &hash[..12]))
+}
+
+/// What the files of a folder are, as far as names, sizes and times tell: 16 hexadecimal digits.
+fn identity(folder: &Path) -> Result<String, HubError> {
+    /// Modules of sentence-transformers lie one level down.
+    const DEEPEST: usize = 2;
+    const MOST_FILES: usize = 10_000;
+    let mut files = Vec::new();
+    let mut folders = vec![(folder.to_path_buf(), 1)];
+    while let Some((place, depth)) = folders.pop() {
+        let entries =
+            fs::read_dir(&place).map_err(|source| HubError::io("list", &place, source))?;
+        for entry in entries.flatten() {
+            let path = entry.path();
+            // Hidden ones are other programs' notes (.git, .cache).
+            let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+            let Ok(metadata) = fs::metadata(&path) else {
+                continue;
+            };
+            if is_hidden || files.len() >= MOST_FILES {
+                continue;
+            }
+            if metadata.is_dir() && depth < DEEPEST {
+                folders.push((path, depth + 1));
+            } else if metadata.is_file() {
+                let name = path.strip_prefix(folder).unwrap_or(&path).to_path_buf();
+                files.push((name, metadata.len(), modified_ns(&metadata)));
+            }
+        }
+    }
+    files.sort();
+    let mut hasher = Sha256::new();
+    for (name, size, modified) in files {
+        let name = name.as_os_str().as_encoded_bytes();
+        hasher.update((name.len() as u64).to_le_bytes());
+        hasher.update(name);
+        hasher.update(size.to_le_bytes());
+        hasher.update(modified.to_le_bytes());
+    }
+    Ok(hex(hasher)[..16].to_owned())
+}
