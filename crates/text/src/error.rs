@@ -48,6 +48,25 @@ pub enum TextError {
     #[error("the text could not be split into words by the pre-tokenizer: {reason}")]
     Split { reason: String },
 
+    /// A folder without any file that describes a tokenizer.
+    #[error(
+        "there is no tokenizer: none of `tokenizer.json`, `tokenizer.model`, \
+         `sentencepiece.bpe.model`, `spiece.model` and `vocab.txt` is here. Get the complete folder \
+         of the model"
+    )]
+    NoTokenizer,
+    /// A tokenizer file that cannot be used.
+    #[error("the tokenizer file `{file}` cannot be used: {reason}")]
+    TokenizerFile { file: String, reason: String },
+    /// `tokenizer.json` cuts text into words in a way that has no name. Taking another one would
+    /// give wrong tokens without any sign.
+    #[error(
+        "`tokenizer.json` splits text in a way that is not known here: {found}. Known are the ways \
+         of {}",
+        pre_tokenizer::supported()
+    )]
+    UnknownSplit { found: String },
+
     /// The file has no chat template.
     #[error(
         "this model has no chat template: it is a base model, which continues text instead of \

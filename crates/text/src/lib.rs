@@ -10,6 +10,7 @@
 mod bpe;
 mod end_of_generation;
 mod error;
+mod import;
 mod pre_tokenizer;
 mod special;
 mod spm;
@@ -19,6 +20,7 @@ mod tokenizer;
 mod vocabulary;
 
 pub use error::TextError;
+pub use import::{TokenizerFiles, tokenizer_metadata};
 pub use stream::DecodeStream;
 pub use template::{ChatTemplate, DateTime, TemplateInput};
 pub use tokenizer::Tokenizer;

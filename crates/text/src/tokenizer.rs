@@ -5,11 +5,12 @@ use std::{fmt, sync::Arc};
 use dunlin_format::Metadata;
 
 use crate::{
-    DecodeStream, TextError, TokenId,
+    DecodeStream, TextError, TokenId, TokenizerFiles,
     bpe::{self, Bpe},
     end_of_generation, pre_tokenizer,
     special::{Part, Special},
     spm::{self, Spm},
+    tokenizer_metadata,
     vocabulary::{self, TokenKind, Vocabulary},
 };
 
@@ -91,6 +92,16 @@ impl Tokenizer {
         Ok(Self {
             inner: Arc::new(inner),
         })
+    }
+
+    /// Builds the tokenizer of a Hugging Face folder: [`Self::from_gguf`] of
+    /// [`tokenizer_metadata`](crate::tokenizer_metadata).
+    ///
+    /// # Errors
+    ///
+    /// Those of the two.
+    pub fn from_files(files: &TokenizerFiles, architecture: &str) -> Result<Self, TextError> {
+        Self::from_gguf(&tokenizer_metadata(files, architecture)?)
     }
 
     /// The token ids of a text, without BOS and EOS ([`Self::add_special`] adds them).

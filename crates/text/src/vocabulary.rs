@@ -38,6 +38,18 @@ impl TokenKind {
         }
     }
 
+    /// The number of GGUF.
+    pub(crate) fn to_gguf(self) -> i32 {
+        match self {
+            Self::Normal => 1,
+            Self::Unknown => 2,
+            Self::Control => 3,
+            Self::UserDefined => 4,
+            Self::Unused => 5,
+            Self::Byte => 6,
+        }
+    }
+
     /// Whether merging pieces of text may lead to such a token.
     pub(crate) fn is_text(self) -> bool {
         matches!(self, Self::Normal | Self::UserDefined | Self::Unused)

@@ -190,8 +190,8 @@ fn metadata_that_contradict_themselves_are_refused() {
         (
             "qwen2",
             "tokenizer.ggml.pre",
-            Some(text("falcon")),
-            "`falcon`",
+            Some(text("martian")),
+            "`martian`",
         ),
         (
             "qwen2",
