@@ -16,6 +16,17 @@ pub enum FormatError {
     /// The operating system refused to open, map or write a file.
     #[error("cannot access {}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
+    /// The disk has no room for a file that was being written.
+    #[error(
+        "the disk is full: {} needs {needed} bytes, there was room for {written}. \
+         Nothing was left behind; free some space or write to another disk",
+        path.display()
+    )]
+    DiskFull {
+        path: PathBuf,
+        needed: u64,
+        written: u64,
+    },
     /// Writing to a stream failed.
     #[error("writing the model failed: {0}")]
     Write(#[source] io::Error),
@@ -256,6 +267,18 @@ pub enum FormatError {
         values: usize,
         bytes: usize,
     },
+    /// A type that weights cannot be brought into.
+    #[error("weights cannot be encoded as {dtype}; F32, F16, BF16 and Q8_0 are possible")]
+    UnsupportedEncoding { dtype: DType },
+    /// Weights to encode that are not whole blocks.
+    #[error("{values} weights are not whole blocks of {dtype}, which holds {} each", dtype.block_len())]
+    PartialBlocks { dtype: DType, values: usize },
+    /// A safetensors file whose header is wrong.
+    #[error(
+        "{} is not a readable safetensors file: {reason}. It is incomplete or damaged; get it again",
+        path.display()
+    )]
+    SafeTensors { path: PathBuf, reason: String },
     /// A tensor given to the writer whose bytes do not match its shape.
     #[error("tensor `{tensor}` needs {expected} bytes for its shape, {found} were given")]
     TensorLength {

@@ -10,11 +10,13 @@
 mod cursor;
 mod decode;
 mod dtype;
+mod encode;
 mod error;
 mod gguf;
 mod header;
 mod map;
 mod metadata;
+mod safetensors;
 mod split;
 mod tensors;
 mod validate;
@@ -24,9 +26,11 @@ mod writer;
 
 pub use decode::{can_decode, decode, decode_inlined};
 pub use dtype::DType;
+pub use encode::{can_encode, encode};
 pub use error::FormatError;
 pub use gguf::Gguf;
 pub use metadata::Metadata;
+pub use safetensors::{SafeTensor, SafeTensors};
 pub use tensors::TensorInfo;
 pub use validate::{DTypeUse, Problem, Report, validate};
 pub use value::{Array, StringArray, Value};

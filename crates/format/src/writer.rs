@@ -95,9 +95,11 @@ impl<'a> GgufWriter<'a> {
     /// only when it is complete; one that was there before is replaced whole.
     ///
     /// # Errors
-    /// [`FormatError::Io`] where the file cannot be made, finished or renamed, else as
-    /// [`GgufWriter::write`]. Nothing is left behind.
+    /// [`FormatError::Io`] where the file cannot be made, finished or renamed,
+    /// [`FormatError::DiskFull`] where it does not fit, else as [`GgufWriter::write`]. Nothing is
+    /// left behind.
     pub fn write_to(self, path: &Path) -> Result<u64, FormatError> {
+        let needed = self.byte_len()?;
         let in_file = |source| FormatError::Io {
             path: path.to_owned(),
             source,
@@ -112,11 +114,38 @@ impl<'a> GgufWriter<'a> {
             fs::rename(&partial, path).map_err(in_file)?;
             Ok(length)
         });
-        if written.is_err() {
+        written.map_err(|error| {
+            let written = fs::metadata(&partial).map_or(0, |partial| partial.len());
             // The error that led here says more than one about the clearing up.
             let _ = fs::remove_file(&partial);
-        }
-        written
+            match error {
+                FormatError::Write(source) | FormatError::Io { source, .. }
+                    if source.kind() == io::ErrorKind::StorageFull =>
+                {
+                    FormatError::DiskFull {
+                        path: path.to_owned(),
+                        needed,
+                        written,
+                    }
+                }
+                error => error,
+            }
+        })
+    }
+
+    /// The length that the file will have, in bytes.
+    ///
+    /// # Errors
+    /// What [`GgufWriter::write`] finds wrong before it writes.
+    pub fn byte_len(&self) -> Result<u64, FormatError> {
+        let alignment = alignment(&self.metadata)?;
+        let header = self.header(alignment)?.len() as u64;
+        let padded = |length: u64| length.next_multiple_of(alignment);
+        self.tensors
+            .iter()
+            .try_fold(padded(header), |total, tensor| {
+                Ok(total + padded(tensor.checked_byte_len(total)?))
+            })
     }
 
     /// Writes the file into `out` and returns its length in bytes.
