@@ -1,6 +1,7 @@
 //! The fast path on every quantized type: one tiny model, quantized by llama.cpp, against transformers on the decoded weights.
 //!
-//! Activations are quantized here and there; the bound is llama.cpp's own divergence from the exact answer.
+//! Types with a kernel quantize their activations here and there; the bound is llama.cpp's own divergence from the exact
+//! answer. The other types are decoded on the way and multiplied with exact activations, so that only rounding is left.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod common;
@@ -17,6 +18,9 @@ const TYPES: [&str; 14] = [
     "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M",
     "Q6_K", "IQ4_NL", "IQ4_XS",
 ];
+
+/// Decoded on the way.
+const GENERAL: [&str; 4] = ["IQ3_S", "TQ1_0", "TQ2_0", "MXFP4"];
 
 fn load(shared: &Path, name: &str, tier: Tier) -> Engine {
     let file = format!("conformance/quant/model-{name}.gguf");
@@ -106,10 +110,49 @@ fn types_are_nearer_to_the_exact_answer_than_in_llama_cpp_and_greedy_tokens_are_
 }
 
 #[test]
+fn types_without_a_kernel_give_the_exact_answer() {
+    let Some(shared) = shared() else { return };
+    let golden = json(&shared.join("conformance/quant/golden.json"));
+    for name in GENERAL {
+        for tier in Tier::available() {
+            let mut engine = load(&shared, name, tier);
+            let mut worst = 0.0f32;
+            for prompt in golden["models"][name]["prompts"].as_array().unwrap() {
+                let prompt = GoldenPrompt::read(prompt);
+                let ids = [&prompt.ids[..], &prompt.greedy].concat();
+                let rows = logits(&mut engine, &ids, &[256]);
+                for (position, golden) in prompt.positions.iter().zip(&prompt.logits) {
+                    let largest = golden.iter().fold(0.0f32, |a, x| a.max(x.abs()));
+                    for (found, golden) in rows[*position].iter().zip(golden) {
+                        worst = worst.max((found - golden).abs() / largest);
+                    }
+                }
+                for (step, want) in prompt.greedy.iter().enumerate() {
+                    let found = argmax(&rows[prompt.ids.len() - 1 + step]);
+                    assert_eq!(found, *want, "{name} on {}, step {step}", tier.name());
+                }
+            }
+            println!("{name} on {}: {worst:.1e} of the largest", tier.name());
+            assert!(worst <= 1e-5, "{name} on {}: {worst:.1e}", tier.name());
+        }
+    }
+}
+
+#[test]
+fn every_file_of_the_suite_is_compared() {
+    let Some(shared) = shared() else { return };
+    let golden = json(&shared.join("conformance/quant/golden.json"));
+    for name in golden["models"].as_object().unwrap().keys() {
+        let compared = TYPES.contains(&&**name) || GENERAL.contains(&&**name);
+        assert!(compared, "{name}");
+    }
+}
+
+#[test]
 fn scores_are_the_same_to_the_last_bit_however_a_text_is_cut() {
     let Some(shared) = shared() else { return };
     let ids = Vec::from_iter((0..150).map(|i| i * 37 % 480));
-    for name in ["Q4_K_M", "Q5_0", "F16"] {
+    for name in ["Q4_K_M", "Q5_0", "F16", "IQ3_S"] {
         for tier in Tier::available() {
             let mut engine = load(&shared, name, tier);
             let whole = logits(&mut engine, &ids, &[256]);
