@@ -126,6 +126,15 @@ impl Gguf {
         &self.parts[tensor.part][tensor.bytes.clone()]
     }
 
+    /// Gives the memory of the weights that were read so far back to the operating system, which reads them from the file
+    /// again when they are touched: after weights have been copied elsewhere, they need not be in memory twice. Changes
+    /// nothing for a model held in memory.
+    pub fn release_pages(&self) {
+        for part in &self.parts {
+            part.release();
+        }
+    }
+
     /// Bytes of all files together.
     pub fn file_bytes(&self) -> u64 {
         self.parts.iter().map(|part| part.len() as u64).sum()

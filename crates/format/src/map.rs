@@ -43,6 +43,21 @@ impl Bytes {
     }
 }
 
+impl Bytes {
+    /// Gives the memory of the pages that were read back to the operating system, which reads them again when they are
+    /// touched. Owned bytes stay, and so do mapped ones where the system has no such call.
+    pub(crate) fn release(&self) {
+        #[cfg(unix)]
+        if let Self::Mapped(map) = self {
+            // SAFETY: the mapping is shared and read only, so that no byte of it differs from the file: a dropped page
+            // comes back as it was.
+            let released = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+            // Advice that the system does not take leaves the pages where they are, which is right, too.
+            drop(released);
+        }
+    }
+}
+
 impl std::ops::Deref for Bytes {
     type Target = [u8];
 

@@ -204,3 +204,18 @@ fn a_file_appears_only_when_it_is_complete() {
         "no half-made file is left"
     );
 }
+
+#[test]
+fn released_pages_come_back_from_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    let bytes: Vec<u8> = (0..100_000u32).map(|i| (i % 251) as u8).collect();
+    let tensor = (vec![100_000], DType::I8, bytes.clone());
+    let tensors = BTreeMap::from([("weights".to_owned(), tensor)]);
+    fs::write(&path, write(&Metadata::new(), &tensors)).unwrap();
+    let gguf = Gguf::open(&path).unwrap();
+    for _ in 0..3 {
+        assert_eq!(gguf.data(&gguf.tensors()[0]), bytes.as_slice());
+        gguf.release_pages();
+    }
+}
