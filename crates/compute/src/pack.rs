@@ -58,10 +58,7 @@ pub fn pack(
         data: Vec::new(),
     };
     let (panels, panel_bytes) = (packed.panels(), packed.panel_bytes());
-    let size = match format {
-        PanelFormat::Blocks(_) => bytes.len(),
-        _ => panels * panel_bytes,
-    };
+    let size = packed_bytes(dtype, rows, cols).ok_or_else(wrong)?;
     let mut data = vec![0; size];
     let out = SendPtr(data.as_mut_ptr());
     pool.for_each(panels, 16, |panel| {
@@ -81,6 +78,21 @@ pub fn pack(
     });
     packed.data = data;
     Ok(packed)
+}
+
+/// Bytes of memory that [`pack`] makes of a matrix `[rows, cols]` of a file type; `None` where it would refuse. Known from
+/// a file's header, before any weight is read.
+pub fn packed_bytes(dtype: DType, rows: usize, cols: usize) -> Option<usize> {
+    let format = PanelFormat::of(dtype)?;
+    let row_bytes = dtype.row_bytes(cols)?;
+    match format {
+        PanelFormat::Blocks(_) => row_bytes.checked_mul(rows),
+        _ => {
+            let (unit_cols, unit_bytes) = format.unit();
+            let panel_bytes = (cols / unit_cols).checked_mul(unit_bytes)?;
+            rows.div_ceil(ROWS).checked_mul(panel_bytes)
+        }
+    }
 }
 
 fn pack_panel(format: PanelFormat, rows: &[u8], row_bytes: usize, out: &mut [u8]) {
