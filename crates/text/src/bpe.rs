@@ -96,7 +96,7 @@ impl Bpe {
 }
 
 /// The two tokens of a merge. A token never is empty, so the first character is not the gap.
-fn halves(merge: &str) -> Option<(&str, &str)> {
+pub(crate) fn halves(merge: &str) -> Option<(&str, &str)> {
     let first = merge.chars().next()?.len_utf8();
     let gap = first + merge[first..].find(' ')?;
     let (left, right) = (&merge[..gap], &merge[gap + 1..]);

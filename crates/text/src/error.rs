@@ -18,7 +18,7 @@ pub enum TextError {
     /// `tokenizer.ggml.model` names a kind of tokenizer that is not built in.
     #[error(
         "the tokenizer kind `{model}` (metadata key `tokenizer.ggml.model`) is not supported; \
-         `gpt2` and `llama` are. Choose a model of a supported family"
+         `gpt2`, `llama`, `gemma4`, `bert` and `t5` are. Choose a model of a supported family"
     )]
     UnsupportedTokenizer { model: String },
     /// `tokenizer.ggml.pre` names a way to split text that is not built in. Guessing another one
@@ -48,6 +48,12 @@ pub enum TextError {
     #[error("the text could not be split into words by the pre-tokenizer: {reason}")]
     Split { reason: String },
 
+    /// Two texts for a tokenizer that encodes one at a time.
+    #[error(
+        "this model's tokenizer has no form for a pair of texts, as those of rerankers and other \
+         encoders have. Encode the texts one by one"
+    )]
+    NoPairForm,
     /// A folder without any file that describes a tokenizer.
     #[error(
         "there is no tokenizer: none of `tokenizer.json`, `tokenizer.model`, \

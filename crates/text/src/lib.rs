@@ -1,23 +1,30 @@
 //! Text to token ids and back, and conversations to prompts.
 //!
-//! [`Tokenizer`] is built in memory from a model's GGUF metadata: byte-level BPE (`gpt2`) and
-//! SentencePiece-style BPE (`llama`). [`ChatTemplate`] renders the model's Jinja chat template.
+//! [`Tokenizer`] is built in memory from a model's GGUF metadata: byte-level BPE (`gpt2`),
+//! SentencePiece-style BPE (`llama`, `gemma4`), WordPiece (`bert`) and Unigram (`t5`). For a Hugging
+//! Face folder [`tokenizer_metadata`] makes these metadata first. [`ChatTemplate`] renders the model's Jinja chat template.
 //! Both treat the file and the text as untrusted: user text never becomes a control token unless
 //! the caller asks for it ([`Tokenizer::encode`]), and a template runs with a budget.
 //!
 //! This crate knows nothing of weights, files or the network, and reads no clock.
 
 mod bpe;
+mod charsmap;
 mod end_of_generation;
 mod error;
+mod frame;
 mod import;
+mod merge;
+mod pair_ranks;
 mod pre_tokenizer;
 mod special;
 mod spm;
 mod stream;
 mod template;
 mod tokenizer;
+mod unigram;
 mod vocabulary;
+mod word_piece;
 
 pub use error::TextError;
 pub use import::{TokenizerFiles, tokenizer_metadata};

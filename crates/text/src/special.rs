@@ -22,9 +22,19 @@ pub(crate) struct Special {
     user_defined: OnceLock<Option<Finder>>,
     /// Built when first asked for: Gemma has 6,000 of them.
     with_control: OnceLock<Option<Finder>>,
+    /// The token that takes the white space before it.
+    strips_left: Option<TokenId>,
 }
 
 impl Special {
+    /// `strips_left`: the mask of encoders with BPE or Unigram, which GGUF says nothing about.
+    pub(crate) fn new(strips_left: Option<TokenId>) -> Self {
+        Self {
+            strips_left,
+            ..Self::default()
+        }
+    }
+
     /// Cuts `text`. Where several tokens match, the leftmost counts, and of those the longest, as
     /// in Hugging Face's and SentencePiece's matchers. Only with `parse_special` do control tokens
     /// and the unknown token match.
@@ -47,7 +57,7 @@ impl Special {
         let finder = match cell.get() {
             Some(finder) => finder,
             None => {
-                let built = Finder::new(vocabulary, kinds)?;
+                let built = Finder::new(vocabulary, kinds, self.strips_left)?;
                 cell.get_or_init(|| built)
             }
         };
@@ -65,10 +75,16 @@ struct Finder {
     ids: Vec<TokenId>,
     /// Whether a token also takes the white space after it.
     strips_right: Vec<bool>,
+    /// The token that takes the white space before it.
+    strips_left: Option<TokenId>,
 }
 
 impl Finder {
-    fn new(vocabulary: &Vocabulary, kinds: &[TokenKind]) -> Result<Option<Self>, TextError> {
+    fn new(
+        vocabulary: &Vocabulary,
+        kinds: &[TokenKind],
+        strips_left: Option<TokenId>,
+    ) -> Result<Option<Self>, TextError> {
         let strips = Strips::of(vocabulary);
         let (mut texts, mut ids, mut strips_right) = (Vec::new(), Vec::new(), Vec::new());
         for (id, text, kind) in vocabulary.iter() {
@@ -92,6 +108,7 @@ impl Finder {
             automaton,
             ids,
             strips_right,
+            strips_left,
         }))
     }
 
@@ -102,9 +119,17 @@ impl Finder {
             if found.start() < end {
                 continue;
             }
-            push_text(parts, &text[end..found.start()]);
             let pattern = found.pattern().as_usize();
-            parts.push(Part::Token(self.ids[pattern]));
+            let id = self.ids[pattern];
+            let before = &text[end..found.start()];
+            push_text(
+                parts,
+                match self.strips_left == Some(id) {
+                    true => before.trim_end(),
+                    false => before,
+                },
+            );
+            parts.push(Part::Token(id));
             end = found.end();
             if self.strips_right[pattern] {
                 let rest = &text[end..];

@@ -7,11 +7,15 @@ use dunlin_format::Metadata;
 use crate::{
     DecodeStream, TextError, TokenId, TokenizerFiles,
     bpe::{self, Bpe},
-    end_of_generation, pre_tokenizer,
+    end_of_generation,
+    frame::{Frame, Style},
+    pre_tokenizer,
     special::{Part, Special},
     spm::{self, Spm},
     tokenizer_metadata,
+    unigram::Unigram,
     vocabulary::{self, TokenKind, Vocabulary},
+    word_piece::WordPiece,
 };
 
 /// The tokenizer of a model, built from its GGUF metadata. Clones share one vocabulary.
@@ -24,10 +28,7 @@ struct Inner {
     vocabulary: Vocabulary,
     encoder: Encoder,
     special: Special,
-    bos: Option<TokenId>,
-    eos: Option<TokenId>,
-    add_bos: bool,
-    add_eos: bool,
+    frame: Frame,
     clean_up_spaces: bool,
     end_of_generation: Vec<TokenId>,
 }
@@ -35,6 +36,19 @@ struct Inner {
 enum Encoder {
     Spm(Box<Spm>),
     Bpe(Box<Bpe>),
+    WordPiece(Box<WordPiece>),
+    Unigram(Box<Unigram>),
+}
+
+impl Encoder {
+    /// Whether a space stands before every text that is encoded.
+    fn adds_space_prefix(&self) -> bool {
+        match self {
+            Self::Spm(spm) => spm.add_space_prefix,
+            Self::Unigram(unigram) => unigram.add_space_prefix,
+            Self::Bpe(_) | Self::WordPiece(_) => false,
+        }
+    }
 }
 
 impl Tokenizer {
@@ -47,46 +61,55 @@ impl Tokenizer {
     /// are incomplete or contradict themselves.
     pub fn from_gguf(metadata: &Metadata) -> Result<Self, TextError> {
         let model = metadata.require_str("tokenizer.ggml.model")?;
-        let is_spm = match model {
-            "llama" => true,
-            "gpt2" => false,
+        let vocabulary = Vocabulary::from_gguf(metadata)?;
+        let mut clean_up_spaces = false;
+        let (encoder, style) = match model {
+            "llama" => {
+                let spm = Spm::from_gguf(metadata, &vocabulary)?;
+                (Encoder::Spm(Box::new(spm)), Style::Spm)
+            }
+            "gemma4" => {
+                clean_up_spaces = true;
+                let spm = Spm::with_merges(metadata, &vocabulary)?;
+                (Encoder::Spm(Box::new(spm)), Style::GEMMA4)
+            }
+            "gpt2" => {
+                let name = metadata.str("tokenizer.ggml.pre")?;
+                let name = name.ok_or(TextError::MissingPreTokenizer)?;
+                let family = pre_tokenizer::find(name)?;
+                clean_up_spaces = family.clean_up_spaces;
+                let bpe = Bpe::from_gguf(metadata, &vocabulary, family)?;
+                (Encoder::Bpe(Box::new(bpe)), Style::byte_level(name, family))
+            }
+            "bert" => {
+                clean_up_spaces = true;
+                let word_piece = WordPiece::from_gguf(metadata, &vocabulary)?;
+                (Encoder::WordPiece(Box::new(word_piece)), Style::WordPiece)
+            }
+            "t5" => {
+                let unigram = Unigram::from_gguf(metadata, &vocabulary)?;
+                (Encoder::Unigram(Box::new(unigram)), Style::Unigram)
+            }
             _ => {
                 return Err(TextError::UnsupportedTokenizer {
                     model: model.to_owned(),
                 });
             }
         };
-        let family = if is_spm {
-            None
-        } else {
-            let name = metadata
-                .str("tokenizer.ggml.pre")?
-                .ok_or(TextError::MissingPreTokenizer)?;
-            Some(pre_tokenizer::find(name)?)
+        let frame = Frame::from_gguf(metadata, &vocabulary, style)?;
+        let end_of_generation = end_of_generation::ids(metadata, &vocabulary, frame.eos)?;
+        let mask = match style {
+            Style::Bpe { .. } | Style::Unigram if model != "gemma4" => {
+                vocabulary.id_at(metadata, "tokenizer.ggml.mask_token_id")?
+            }
+            _ => None,
         };
-        let vocabulary = Vocabulary::from_gguf(metadata)?;
-        let encoder = match family {
-            None => Encoder::Spm(Box::new(Spm::from_gguf(metadata, &vocabulary)?)),
-            Some(family) => Encoder::Bpe(Box::new(Bpe::from_gguf(metadata, &vocabulary, family)?)),
-        };
-        // SentencePiece's own places for `<s>` and `</s>`, for files that do not say.
-        let default_id =
-            |id: TokenId| (is_spm && vocabulary.kind(id) == Some(TokenKind::Control)).then_some(id);
-        let id_at = |key: &str| vocabulary.id_at(metadata, key);
-        let bos = id_at("tokenizer.ggml.bos_token_id")?.or_else(|| default_id(1));
-        let eos = id_at("tokenizer.ggml.eos_token_id")?.or_else(|| default_id(2));
-        let add_bos = metadata.bool("tokenizer.ggml.add_bos_token")?;
-        let add_eos = metadata.bool("tokenizer.ggml.add_eos_token")?;
-        let end_of_generation = end_of_generation::ids(metadata, &vocabulary, eos)?;
         let inner = Inner {
             vocabulary,
             encoder,
-            special: Special::default(),
-            bos,
-            eos,
-            add_bos: add_bos.unwrap_or(family.is_none_or(|family| family.add_bos)),
-            add_eos: add_eos.unwrap_or(false),
-            clean_up_spaces: family.is_some_and(|family| family.clean_up_spaces),
+            special: Special::new(mask),
+            frame,
+            clean_up_spaces,
             end_of_generation,
         };
         Ok(Self {
@@ -127,6 +150,12 @@ impl Tokenizer {
                     spm.encode(&inner.vocabulary, text, starts, &mut ids)?;
                 }
                 (Part::Text(text), Encoder::Bpe(bpe)) => bpe.encode(text, &mut ids)?,
+                (Part::Text(text), Encoder::WordPiece(word_piece)) => {
+                    word_piece.encode(&inner.vocabulary, text, &mut ids)?;
+                }
+                (Part::Text(text), Encoder::Unigram(unigram)) => {
+                    unigram.encode(&inner.vocabulary, text, &mut ids);
+                }
             }
             // Text stands between two tokens or at an end, so the next text follows a token.
             starts = true;
@@ -138,14 +167,25 @@ impl Tokenizer {
     /// `add_eos_token`, or the rule of its family). Not for the output of a chat template, which
     /// brings its own BOS.
     #[must_use]
-    pub fn add_special(&self, mut ids: Vec<TokenId>) -> Vec<TokenId> {
-        if let Some(bos) = self.inner.bos.filter(|_| self.inner.add_bos) {
-            ids.insert(0, bos);
-        }
-        if let Some(eos) = self.inner.eos.filter(|_| self.inner.add_eos) {
-            ids.push(eos);
-        }
-        ids
+    pub fn add_special(&self, ids: Vec<TokenId>) -> Vec<TokenId> {
+        self.inner.frame.around(ids)
+    }
+
+    /// The ids of two texts as one input with all special tokens, for models that compare texts, and
+    /// the token type of each id: what Hugging Face's `tokenizer(first, second)` gives. No text leads
+    /// to a control token.
+    ///
+    /// # Errors
+    ///
+    /// [`TextError::NoPairForm`] where the tokenizer has no form for two texts, else as
+    /// [`Self::encode`].
+    pub fn encode_pair(
+        &self,
+        first: &str,
+        second: &str,
+    ) -> Result<(Vec<TokenId>, Vec<u32>), TextError> {
+        let frame = &self.inner.frame;
+        frame.join(self.encode(first, false)?, &self.encode(second, false)?)
     }
 
     /// The text of tokens; bytes that are no UTF-8 become U+FFFD, ids beyond the vocabulary become
@@ -199,8 +239,8 @@ impl Tokenizer {
                 Some(byte) => vec![byte],
                 None => text.as_bytes().to_vec(),
             },
-            (TokenKind::Normal, Encoder::Spm(_)) => text.replace(spm::SPACE, " ").into_bytes(),
             (TokenKind::Normal, Encoder::Bpe(_)) => bpe::bytes_of(text),
+            (TokenKind::Normal, _) => text.replace(spm::SPACE, " ").into_bytes(),
             _ => text.as_bytes().to_vec(),
         })
     }
@@ -224,7 +264,7 @@ impl Tokenizer {
             return Ok(());
         }
         let piece = self.piece_bytes(id).ok_or_else(unknown)?;
-        let has_prefix = matches!(&self.inner.encoder, Encoder::Spm(spm) if spm.add_space_prefix);
+        let has_prefix = self.inner.encoder.adds_space_prefix();
         let starts = std::mem::replace(at_start, false);
         let piece = match piece.split_first() {
             Some((b' ', rest)) if starts && has_prefix => rest,
@@ -281,25 +321,25 @@ impl Tokenizer {
     /// The token that begins a text.
     #[must_use]
     pub fn bos(&self) -> Option<TokenId> {
-        self.inner.bos
+        self.inner.frame.bos
     }
 
     /// The token that ends a text.
     #[must_use]
     pub fn eos(&self) -> Option<TokenId> {
-        self.inner.eos
+        self.inner.frame.eos
     }
 
     /// Whether [`Self::add_special`] puts BOS in front.
     #[must_use]
     pub fn adds_bos(&self) -> bool {
-        self.inner.add_bos && self.inner.bos.is_some()
+        self.inner.frame.adds_bos()
     }
 
     /// Whether [`Self::add_special`] puts EOS behind.
     #[must_use]
     pub fn adds_eos(&self) -> bool {
-        self.inner.add_eos && self.inner.eos.is_some()
+        self.inner.frame.adds_eos()
     }
 
     /// The tokens after which generation stops, ascending.

@@ -133,6 +133,10 @@ impl Vocabulary {
         self.kinds.get(id as usize).copied()
     }
 
+    pub(crate) fn is_control(&self, id: TokenId) -> bool {
+        self.kind(id) == Some(TokenKind::Control)
+    }
+
     pub(crate) fn id(&self, text: &str) -> Option<TokenId> {
         let same = |&id: &TokenId| self.texts.get(id as usize) == Some(text);
         self.ids.find(self.hasher.hash_one(text), same).copied()

@@ -184,8 +184,6 @@ const FAMILIES: &[Family] = &[
         names: &[
             "gpt-2",
             "phi-2",
-            "mpt",
-            "olmo",
             "jais",
             "mellum",
             "gigachat",
@@ -203,7 +201,7 @@ const FAMILIES: &[Family] = &[
         ..CLEAN
     },
     Family {
-        names: &["modern-bert"],
+        names: &["modern-bert", "mpt", "olmo"],
         splits: &[GPT2],
         nfc: true,
         ..CLEAN
