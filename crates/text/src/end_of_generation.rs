@@ -26,7 +26,7 @@ pub(crate) const UNMISTAKABLE: [&str; 13] = [
 
 /// Texts that end a turn where they are control tokens; elsewhere some are ordinary (`</s>` closes
 /// struck-out HTML in Gemma's vocabulary).
-const ENDS: [&str; 25] = [
+pub(crate) const ENDS: [&str; 25] = [
     "<|im_end|>",            // ChatML: Qwen, SmolLM, LFM
     "<|eot_id|>",            // Llama 3
     "<|eom_id|>",            // Llama 3: end of a message, a tool answers next

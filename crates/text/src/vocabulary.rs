@@ -26,7 +26,7 @@ pub enum TokenKind {
 
 impl TokenKind {
     /// The numbers of GGUF (those of SentencePiece).
-    fn from_gguf(number: i32) -> Self {
+    pub(crate) fn from_gguf(number: i32) -> Self {
         match number {
             2 => Self::Unknown,
             3 => Self::Control,

@@ -14,11 +14,26 @@ use dunlin_text::{Tokenizer, TokenizerFiles, tokenizer_metadata};
 use serde_json::Value as Json;
 
 /// The folders of the shared set, each with the keys in which its shipped file differs.
+///
+/// `gemma4`: its `tokenizer.json` calls `<|turn>` and `<turn|>` special, and its configuration does not
+/// name them. The converter takes such tokens for ordinary text, so that a prompt's `<|turn>` comes
+/// apart into characters; in Hugging Face it is one token, and so it is here.
 const FOLDERS: &[(&str, &[&str])] = &[
+    ("bert", &[]),
+    ("bert_reranker", &[]),
+    ("gemma2", &[]),
+    ("gemma3", &[]),
+    ("gemma3_linear", &[]),
+    ("gemma4", &["tokenizer.ggml.token_type"]),
+    ("gemma_embedding", &[]),
+    ("gemma_embedding_dense", &[]),
     ("granite", &[]),
     ("lfm2", &[]),
     ("llama", &[]),
+    ("mistral", &[]),
+    ("mistral_swa", &[]),
     ("modernbert", &[]),
+    ("nomic_bert", &[]),
     ("olmo2", &[]),
     ("phi4_mini", &[]),
     ("qwen2", &[]),
@@ -27,6 +42,7 @@ const FOLDERS: &[(&str, &[&str])] = &[
     ("qwen3_embedding", &[]),
     ("smollm2", &[]),
     ("smollm3", &[]),
+    ("xlmr_reranker", &[]),
 ];
 
 fn files(folder: &Path) -> TokenizerFiles {
@@ -87,6 +103,25 @@ fn differences(made: &Metadata, shipped: &Metadata) -> Vec<String> {
 
 fn short(value: &Value) -> String {
     format!("{value:?}").chars().take(120).collect()
+}
+
+#[test]
+fn added_tokens_that_are_special_are_control_tokens() {
+    let Some(shared) = common::shared() else {
+        return;
+    };
+    let folder = shared.join("conformance/gemma4");
+    let shipped = common::open(&folder.join("model.gguf"));
+    let made = tokenizer_metadata(&files(&folder), "gemma4").unwrap();
+    let kinds = |metadata: &Metadata| {
+        let kinds = metadata.i32s("tokenizer.ggml.token_type").unwrap();
+        kinds.unwrap().into_owned()
+    };
+    let (made, shipped) = (kinds(&made), kinds(shipped.metadata()));
+    assert_eq!(made.len(), shipped.len());
+    let differing = (0..made.len()).filter(|&id| made[id] != shipped[id]);
+    assert_eq!(differing.collect::<Vec<_>>(), [5, 6]);
+    assert_eq!((made[5], made[6]), (3, 3));
 }
 
 #[test]

@@ -31,6 +31,22 @@ pub(super) fn write(
     Tokens::from_json(files, json)?.write(false, metadata);
     let merges = json.model.merges.pairs.clone();
     metadata.insert("tokenizer.ggml.merges", Value::from(merges));
+    if architecture == "modern-bert" {
+        // Where the file has no steps after encoding.
+        for name in ["bos", "eos", "sep"] {
+            metadata.insert(
+                format!("tokenizer.ggml.add_{name}_token"),
+                Value::Bool(true),
+            );
+        }
+    }
+    if ["bert", "jina-bert-v2"].contains(&architecture) {
+        special::write_type_count(files, metadata);
+    }
     special::write(files, Some(json), None, metadata);
+    // SmolLM and the small Granite code models, whose files leave it open.
+    if architecture == "llama" && files.vocab_size() == Some(49152) {
+        metadata.insert("tokenizer.ggml.add_bos_token", Value::Bool(false));
+    }
     Ok(())
 }

@@ -7,14 +7,19 @@
 mod bpe;
 mod chat_template;
 mod pre_tokenizer;
+mod sentencepiece;
 mod special;
+mod spm;
 mod tokenizer_json;
+mod unigram;
 mod vocabulary;
+mod word_piece;
 
 use dunlin_format::Metadata;
 use serde_json::Value as Json;
 
 use crate::TextError;
+use sentencepiece::{Kind, SentencePiece};
 use tokenizer_json::{ModelKind, TokenizerJson};
 
 /// The files of a Hugging Face folder that describe its tokenizer; absent ones are `None`.
@@ -79,16 +84,56 @@ pub fn tokenizer_metadata(
         Some(bytes) => Some(TokenizerJson::parse(bytes)?),
         None => None,
     };
+    let model = match &files.sentencepiece {
+        Some(bytes) if !prefers_json(files, architecture) => Some(SentencePiece::parse(bytes)?),
+        _ => None,
+    };
     let mut metadata = Metadata::new();
-    let json = json.as_ref().ok_or(TextError::NoTokenizer)?;
-    match json.kind()? {
-        ModelKind::Bpe => bpe::write(files, json, architecture, &mut metadata)?,
-        kind => {
-            return Err(tokenizer_json::unsupported(&format!(
-                "models of type {kind:?}"
-            )));
-        }
-    }
+    write_vocabulary(
+        files,
+        model.as_ref(),
+        json.as_ref(),
+        architecture,
+        &mut metadata,
+    )?;
     chat_template::write(files, &mut metadata);
     Ok(metadata)
+}
+
+/// Where a folder has both files, the SentencePiece one is the original; some families have one
+/// that they do not use.
+fn prefers_json(files: &TokenizerFiles, architecture: &str) -> bool {
+    let class = files
+        .tokenizer_setting("tokenizer_class")
+        .and_then(Json::as_str);
+    files.tokenizer_json.is_some() && (architecture == "gemma4" || class == Some("GPT2Tokenizer"))
+}
+
+fn write_vocabulary(
+    files: &TokenizerFiles,
+    model: Option<&SentencePiece>,
+    json: Option<&TokenizerJson>,
+    architecture: &str,
+    metadata: &mut Metadata,
+) -> Result<(), TextError> {
+    match (model, json, &files.vocab_txt) {
+        (Some(model), json, _) => match model.kind {
+            Kind::Bpe => spm::write(files, model, json, architecture, metadata),
+            Kind::Unigram => unigram::write(files, model, json, metadata),
+            Kind::Other => Err(TextError::TokenizerFile {
+                file: "tokenizer.model".to_owned(),
+                reason: "models of words or characters are not supported".to_owned(),
+            }),
+        },
+        (None, Some(json), _) => match json.kind()? {
+            ModelKind::Bpe if json.model.byte_fallback == Some(true) => {
+                spm::write_json(files, json, architecture, metadata)
+            }
+            ModelKind::Bpe => bpe::write(files, json, architecture, metadata),
+            ModelKind::WordPiece => word_piece::write_json(files, json, metadata),
+            ModelKind::Unigram => unigram::write_json(files, json, metadata),
+        },
+        (None, None, Some(vocab)) => word_piece::write_vocab_txt(files, vocab, metadata),
+        (None, None, None) => Err(TextError::NoTokenizer),
+    }
 }

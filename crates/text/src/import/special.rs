@@ -5,7 +5,7 @@ use dunlin_format::{Metadata, Value};
 use serde_json::Value as Json;
 
 use super::{TokenizerFiles, tokenizer_json::TokenizerJson, vocabulary::content};
-use crate::TokenId;
+use crate::{TokenId, end_of_generation::ENDS};
 
 /// Special tokens by their name in the configuration and their GGUF key. GGUF has no key for `cls`:
 /// there it is `bos`.
@@ -22,6 +22,23 @@ const KEYS: [(&str, Option<&str>); 9] = [
     ("eom", Some("tokenizer.ggml.eom_token_id")),
 ];
 
+/// The keys of `[PAD]`, `[UNK]`, `[CLS]`, `[SEP]` and `[MASK]`.
+pub(super) const BERT_KEYS: [&str; 5] = [
+    "tokenizer.ggml.padding_token_id",
+    "tokenizer.ggml.unknown_token_id",
+    "tokenizer.ggml.bos_token_id",
+    "tokenizer.ggml.seperator_token_id",
+    "tokenizer.ggml.mask_token_id",
+];
+
+/// Writes how many token types an encoder knows.
+pub(super) fn write_type_count(files: &TokenizerFiles, metadata: &mut Metadata) {
+    let count = files.setting("type_vocab_size").and_then(Json::as_u64);
+    let count = count.and_then(|count| u32::try_from(count).ok());
+    let key = "tokenizer.ggml.token_type_count";
+    metadata.insert(key, Value::U32(count.unwrap_or(1)));
+}
+
 /// Writes the special tokens of a folder. `vocab_size` bounds the ids where the converter does.
 pub(super) fn write(
     files: &TokenizerFiles,
@@ -31,6 +48,7 @@ pub(super) fn write(
 ) {
     let mut special = Special::of(files, json);
     special.find_ids(files, json);
+    special.add_ends(files, json);
     for (index, (_, key)) in KEYS.into_iter().enumerate() {
         let id = special.ids[index];
         let exists = |id: &TokenId| vocab_size.is_none_or(|size| (*id as usize) < size);
@@ -191,6 +209,21 @@ impl Special {
         self.texts[index].as_deref() == Some(text)
     }
 
+    /// Puts further ends of generation where GGUF has room for them.
+    fn add_ends(&mut self, files: &TokenizerFiles, json: Option<&TokenizerJson>) {
+        let Some(json) = json else {
+            return;
+        };
+        for id in further_ends(files, json) {
+            let free = [EOT, EOM]
+                .into_iter()
+                .find(|&index| self.ids[index].is_none());
+            if let Some(index) = free.filter(|_| !self.ids.contains(&Some(id))) {
+                self.ids[index] = Some(id);
+            }
+        }
+    }
+
     /// The id of each text among the added tokens, else what `config.json` says.
     fn find_ids(&mut self, files: &TokenizerFiles, json: Option<&TokenizerJson>) {
         for (index, (name, _)) in KEYS.into_iter().enumerate() {
@@ -208,6 +241,23 @@ impl Special {
                 .or_else(configured);
         }
     }
+}
+
+/// The further ends of generation in `generation_config.json`, but for those that every reader knows
+/// by their text.
+fn further_ends<'a>(
+    files: &'a TokenizerFiles,
+    json: &'a TokenizerJson,
+) -> impl Iterator<Item = TokenId> + 'a {
+    let config = files.generation_config.as_ref();
+    let ends = config.and_then(|config| config.get("eos_token_id")?.as_array());
+    let ids = ends.into_iter().flatten().filter_map(Json::as_u64);
+    let is_new = |id: &TokenId| {
+        let token = json.added_tokens.iter().find(|token| token.id == *id);
+        token.is_some_and(|token| !ENDS.contains(&token.content.as_str()))
+    };
+    ids.filter_map(|id| TokenId::try_from(id).ok())
+        .filter(is_new)
 }
 
 fn special_token(entry: &Json) -> Option<&str> {

@@ -100,10 +100,6 @@ impl Tokens {
         self.entries.len()
     }
 
-    pub(super) fn kind(&self, id: TokenId) -> Option<TokenKind> {
-        self.entries.get(id as usize).map(|entry| entry.kind)
-    }
-
     /// Changes each token by its id, text and kind.
     pub(super) fn edit(
         &mut self,
