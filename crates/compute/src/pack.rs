@@ -47,8 +47,9 @@ pub fn pack(
         cols,
         bytes: bytes.len(),
     };
+    let size = packed_bytes(dtype, rows, cols).ok_or_else(wrong)?;
     let row_bytes = dtype.row_bytes(cols).ok_or_else(wrong)?;
-    if rows == 0 || cols == 0 || row_bytes.checked_mul(rows) != Some(bytes.len()) {
+    if row_bytes.checked_mul(rows) != Some(bytes.len()) {
         return Err(wrong());
     }
     let mut packed = PackedMatrix {
@@ -58,7 +59,6 @@ pub fn pack(
         data: Vec::new(),
     };
     let (panels, panel_bytes) = (packed.panels(), packed.panel_bytes());
-    let size = packed_bytes(dtype, rows, cols).ok_or_else(wrong)?;
     let mut data = vec![0; size];
     let out = SendPtr(data.as_mut_ptr());
     pool.for_each(panels, 16, |panel| {
@@ -85,6 +85,9 @@ pub fn pack(
 pub fn packed_bytes(dtype: DType, rows: usize, cols: usize) -> Option<usize> {
     let format = PanelFormat::of(dtype)?;
     let row_bytes = dtype.row_bytes(cols)?;
+    if rows == 0 || cols == 0 {
+        return None;
+    }
     match format {
         PanelFormat::Blocks(_) => row_bytes.checked_mul(rows),
         _ => {

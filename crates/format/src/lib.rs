@@ -24,7 +24,7 @@ mod value;
 mod vocabulary;
 mod writer;
 
-pub use decode::{can_decode, decode, decode_inlined};
+pub use decode::{CODES_PER_SCALE, can_decode, decode, decode_codes};
 pub use dtype::DType;
 pub use encode::{can_encode, encode};
 pub use error::FormatError;

@@ -8,7 +8,7 @@
 
 use std::{env, fs, path::PathBuf};
 
-use dunlin_format::{DType, FormatError, can_decode, decode};
+use dunlin_format::{CODES_PER_SCALE, DType, FormatError, can_decode, decode, decode_codes};
 use serde_json::Value;
 
 const DECODED: [DType; 28] = [
@@ -40,6 +40,22 @@ const DECODED: [DType; 28] = [
     DType::NVFP4,
     DType::Q1_0,
     DType::Q2_0,
+];
+
+/// Types whose weights are not handed out as codes and scales.
+const PRODUCTS_ONLY: [DType; 12] = [
+    DType::Q4_0,
+    DType::Q4_1,
+    DType::Q5_0,
+    DType::Q5_1,
+    DType::Q8_0,
+    DType::Q2_K,
+    DType::Q3_K,
+    DType::Q4_K,
+    DType::Q5_K,
+    DType::Q6_K,
+    DType::IQ4_NL,
+    DType::IQ4_XS,
 ];
 
 /// Where the half-precision scales stand in a block; everything else may be any bytes.
@@ -182,6 +198,31 @@ fn refuses_lengths_that_do_not_match() {
             );
         }
         decode(dtype, &[], &mut []).unwrap();
+    }
+}
+
+#[test]
+fn codes_times_scales_are_the_weights() {
+    for dtype in DECODED {
+        let data = random_bytes(6 * dtype.block_bytes());
+        let values = 6 * dtype.block_len();
+        let mut weights = vec![0.0; values];
+        decode(dtype, &data, &mut weights).unwrap();
+        let (mut codes, mut scales) = (vec![0; values], vec![0.0; values / CODES_PER_SCALE]);
+        match decode_codes(dtype, &data, &mut codes, &mut scales) {
+            Ok(()) => {
+                for (i, (weight, code)) in weights.iter().zip(&codes).enumerate() {
+                    let product = scales[i / CODES_PER_SCALE] * f32::from(*code);
+                    assert!(product == *weight || weight.is_nan(), "{dtype} weight {i}");
+                }
+                let short = &mut scales[1..];
+                let error = decode_codes(dtype, &data, &mut codes, short).unwrap_err();
+                assert!(matches!(error, FormatError::BlockLength { .. }), "{error}");
+            }
+            Err(FormatError::UnsupportedDType { .. }) => assert!(PRODUCTS_ONLY.contains(&dtype)),
+            // Plain numbers: six of them have no scale.
+            Err(error) => assert!(dtype.block_len() == 1, "{dtype}: {error}"),
+        }
     }
 }
 

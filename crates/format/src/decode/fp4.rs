@@ -1,38 +1,38 @@
 //! Floats of four bits (E2M1) with a shared scale: MXFP4 (OCP Microscaling Formats 1.0), NVFP4.
 
-use super::scaled;
-
-/// What the sixteen codes stand for, twice over; the scales are halved for it. Minus zero is zero, as in ggml.
-const DOUBLED: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
-
 /// 32 weights: a scale that is a power of two (E8M0), 16 bytes of codes (weight `i` low, weight `i + 16` high).
-#[inline(always)]
-pub(super) fn mxfp4(block: &[u8], out: &mut [f32]) {
-    split(half_power(block[0]), &block[1..17], out);
+pub(super) fn mxfp4(block: &[u8; 17], codes: &mut [i8; 32], scales: &mut [f32; 2]) {
+    scales.fill(half_power(block[0]));
+    split::<16>(&block[1..], codes);
 }
 
 /// 4 groups of 16: bytes 0..4 their scales (E4M3, without a sign), then 8 bytes of codes a group (weight `i` low, weight
 /// `i + 8` high).
-#[inline(always)]
-pub(super) fn nvfp4(block: &[u8], out: &mut [f32]) {
-    for (group, weights) in out.chunks_exact_mut(16).enumerate() {
-        split(
-            half_e4m3(block[group]),
-            &block[4 + 8 * group..][..8],
-            weights,
-        );
+pub(super) fn nvfp4(block: &[u8; 36], codes: &mut [i8; 64], scales: &mut [f32; 4]) {
+    for (group, scale) in scales.iter_mut().enumerate() {
+        *scale = half_e4m3(block[group]);
+        let codes = &mut codes[16 * group..][..16];
+        split::<8>(&block[4 + 8 * group..][..8], codes);
     }
 }
 
 #[inline(always)]
-fn split(scale: f32, codes: &[u8], out: &mut [f32]) {
-    let (low, high) = out.split_at_mut(codes.len());
-    for ((codes, low), high) in codes.iter().zip(low).zip(high) {
-        let codes = [codes & 15, codes >> 4].map(|code| DOUBLED[usize::from(code)]);
-        let mut weights = [0.0; 2];
-        scaled(scale, codes, &mut weights);
-        [*low, *high] = weights;
+fn split<const N: usize>(bytes: &[u8], codes: &mut [i8]) {
+    let (low, high) = codes.split_at_mut(N);
+    for ((byte, low), high) in bytes.iter().zip(low).zip(high) {
+        *low = doubled(byte & 15);
+        *high = doubled(byte >> 4);
     }
+}
+
+/// What a code stands for, twice over; the scales are halved for it. Magnitudes 0, 1, 2, 3, 4, 6, 8, 12, then their
+/// opposites; minus zero is zero, as in ggml. Without a table, so that many codes are done at once.
+#[inline(always)]
+fn doubled(code: u8) -> i8 {
+    let bits = code & 7;
+    let magnitude = bits + bits.saturating_sub(4) + 2 * bits.saturating_sub(6);
+    let minus = -((code >> 3) as i8);
+    (magnitude as i8 ^ minus) - minus
 }
 
 /// `2^(exponent - 127) / 2`; the two smallest are below the normal numbers.

@@ -1,22 +1,22 @@
 //! The code books of the IQ types: what an index of a block stands for, eight or four magnitudes at once.
 //!
 //! The entries were found by clustering (`iq2xxs_grid` and its kin in `ggml-common.h` of ggml, MIT licence): no rule
-//! makes them. They stand here packed, first value in the lowest bits, and are spread to a byte each at compile time.
+//! makes them. They stand here packed, first value in the lowest bits, and become a byte each at compile time.
 
-/// Eight codes, one a byte, first code lowest.
+/// Eight codes, one a byte, the first lowest.
 pub(super) static IQ2_XXS: [u64; 256] = eights(&PACKED_IQ2_XXS, [8, 25, 43, 0]);
 /// As [`IQ2_XXS`].
 pub(super) static IQ2_XS: [u64; 512] = eights(&PACKED_IQ2_XS, [8, 25, 43, 0]);
 /// As [`IQ2_XXS`].
 pub(super) static IQ2_S: [u64; 1024] = eights(&PACKED_IQ2_S, [8, 25, 43, 0]);
-/// As [`IQ2_XXS`], with signed codes: -1, 0, 1.
-pub(super) static IQ1: [u64; 2048] = eights(&PACKED_IQ1, [0xff, 0, 1, 0]);
-/// Four codes, one a byte, first code lowest.
+/// As [`IQ2_XXS`]: -1, 0, 1 in eighths, plus 128.
+pub(super) static IQ1: [u64; 2048] = eights(&PACKED_IQ1, [120, 128, 136, 0]);
+/// Four codes, one a byte, the first lowest.
 pub(super) static IQ3_XXS: [u32; 256] = fours(&PACKED_IQ3_XXS, [4, 12, 20, 28, 36, 44, 52, 62]);
 /// As [`IQ3_XXS`].
 pub(super) static IQ3_S: [u32; 512] = fours(&PACKED_IQ3_S, [1, 3, 5, 7, 9, 11, 13, 15]);
 
-/// Eight fields of 2 bits, each an index of `values`, as eight bytes.
+/// Eight fields of 2 bits, each an index of `values`.
 const fn eights<const N: usize>(packed: &[u16; N], values: [u8; 4]) -> [u64; N] {
     let mut out = [0; N];
     let mut entry = 0;
@@ -32,7 +32,7 @@ const fn eights<const N: usize>(packed: &[u16; N], values: [u8; 4]) -> [u64; N] 
     out
 }
 
-/// Four fields of 4 bits, each an index of `values`, as four bytes.
+/// Four fields of 4 bits, each an index of `values`.
 const fn fours<const N: usize>(packed: &[u16; N], values: [u8; 8]) -> [u32; N] {
     let mut out = [0; N];
     let mut entry = 0;

@@ -1,24 +1,22 @@
-//! Eight weights out of a book of 2048 triples of -1, 0, 1, all moved by an eighth up or down: IQ1_S, IQ1_M.
+//! Eight weights out of a book of -1, 0, 1, all moved by an eighth up or down: IQ1_S, IQ1_M.
+//!
+//! The codes here are eighths, and the scales an eighth of the file's: nothing is rounded by that.
 
 use half::f16;
 
-use super::{grids, half};
+use super::{grids, half, parts};
 
 /// 8 groups of 32. Bytes 0..2 half scale, 2..34 low eight bits of the indices (one for each 8 weights), 34..50 a word a
 /// group: four times the high three bits of the indices, the group's scale in 3 bits, the direction of the move.
-#[inline(always)]
-pub(super) fn iq1_s(block: &[u8], out: &mut [f32]) {
+pub(super) fn iq1_s(block: &[u8; 50], codes: &mut [i8; 256], scales: &mut [f32; 16]) {
     let scale = half(block, 0);
-    let (low, _) = block[2..34].as_chunks::<4>();
-    let (words, _) = block[34..50].as_chunks::<2>();
-    let (groups, _) = out.as_chunks_mut::<32>();
-    for ((weights, low), word) in groups.iter_mut().zip(low).zip(words) {
-        let word = u16::from_le_bytes(*word);
-        let group_scale = scale * f32::from(2 * (word >> 12 & 7) + 1);
-        let (weights, _) = weights.as_chunks_mut::<8>();
-        for (i, weights) in weights.iter_mut().enumerate() {
-            let index = u16::from(low[i]) | (word >> (3 * i) & 7) << 8;
-            eight(group_scale, index, word >> 15 == 1, weights);
+    for (group, codes) in parts::<32, _>(codes).enumerate() {
+        let word = u16::from_le_bytes([block[34 + 2 * group], block[35 + 2 * group]]);
+        let group_scale = eighth(scale, word >> 12);
+        [scales[2 * group], scales[2 * group + 1]] = [group_scale; 2];
+        for (i, codes) in parts::<8, _>(codes).enumerate() {
+            let low = u16::from(block[2 + 4 * group + i]);
+            *codes = moved(low | word >> (3 * i) << 8, word >> 15 == 1);
         }
     }
 }
@@ -26,34 +24,32 @@ pub(super) fn iq1_s(block: &[u8], out: &mut [f32]) {
 /// 16 groups of 16. Bytes 0..32 low eight bits of the indices, 32..48 half a byte an index: its high three bits and the
 /// direction of the move; 48..56 four words of four scales in 3 bits each, with a quarter of the half that multiplies
 /// them on top.
-#[inline(always)]
-pub(super) fn iq1_m(block: &[u8], out: &mut [f32]) {
-    let (words, _) = block[48..56].as_chunks::<2>();
-    let mut scale = 0;
-    for (quarter, word) in words.iter().enumerate() {
-        scale |= u16::from_le_bytes(*word) >> 12 << (4 * quarter);
-    }
+pub(super) fn iq1_m(block: &[u8; 56], codes: &mut [i8; 256], scales: &mut [f32; 16]) {
+    let words = [48, 50, 52, 54].map(|at| u16::from_le_bytes([block[at], block[at + 1]]));
+    let quarters = words.map(|word| word >> 12);
+    let scale = quarters[0] | quarters[1] << 4 | quarters[2] << 8 | quarters[3] << 12;
     let scale = f16::from_bits(scale).to_f32();
-    let (groups, _) = out.as_chunks_mut::<16>();
-    for (group, weights) in groups.iter_mut().enumerate() {
-        let word = u16::from_le_bytes(words[group / 4]);
-        let group_scale = scale * f32::from(2 * (word >> (3 * (group % 4)) & 7) + 1);
-        let high = block[32 + group];
-        let (weights, _) = weights.as_chunks_mut::<8>();
-        for (i, weights) in weights.iter_mut().enumerate() {
-            let high = high >> (4 * i) & 15;
-            let index = u16::from(block[2 * group + i]) | u16::from(high & 7) << 8;
-            eight(group_scale, index, high & 8 != 0, weights);
-        }
+    for (group, scale_of) in scales.iter_mut().enumerate() {
+        *scale_of = eighth(scale, words[group / 4] >> (3 * (group % 4)));
+    }
+    for (i, codes) in parts::<8, _>(codes).enumerate() {
+        let high = u16::from(block[32 + i / 2] >> (4 * (i % 2)));
+        *codes = moved(u16::from(block[i]) | high << 8, high & 8 != 0);
     }
 }
 
-/// Weight = scale x (code + or - 1/8).
+/// An eighth of the scale of a group whose code lies in the low 3 bits.
 #[inline(always)]
-fn eight(scale: f32, index: u16, down: bool, out: &mut [f32; 8]) {
-    let by = if down { -0.125 } else { 0.125 };
-    let codes = grids::IQ1[usize::from(index & 2047)].to_le_bytes();
-    for (weight, code) in out.iter_mut().zip(codes) {
-        *weight = scale * (f32::from(code as i8) + by);
-    }
+fn eighth(scale: f32, code: u16) -> f32 {
+    scale * f32::from(2 * (code & 7) + 1) * 0.125
+}
+
+/// Entry `index` (its low 11 bits) in eighths, moved by one.
+#[inline(always)]
+fn moved(index: u16, down: bool) -> [i8; 8] {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let entry = grids::IQ1[usize::from(index & 2047)];
+    // The entries are 128 too large, so that nothing is carried from byte to byte.
+    let moved = if down { entry - ONES } else { entry + ONES };
+    (moved ^ (0x80 * ONES)).to_le_bytes().map(|code| code as i8)
 }

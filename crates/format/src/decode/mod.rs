@@ -24,58 +24,27 @@ use crate::{DType, FormatError};
 /// [`FormatError::UnsupportedDType`] where [`can_decode`] says no, [`FormatError::BlockLength`]
 /// where `bytes` is not exactly the blocks of `out.len()` weights.
 pub fn decode(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<(), FormatError> {
-    decode_inlined(dtype, bytes, out)
-}
-
-/// [`decode()`], part of its caller: where that is compiled for more than the basic instruction set, so is this.
-///
-/// # Errors
-/// As [`decode()`].
-#[inline(always)]
-pub fn decode_inlined(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<(), FormatError> {
     if !can_decode(dtype) {
         return Err(FormatError::UnsupportedDType { dtype });
     }
-    if dtype.row_bytes(out.len()) != Some(bytes.len()) {
-        let (values, bytes) = (out.len(), bytes.len());
-        return Err(FormatError::BlockLength {
-            dtype,
-            values,
-            bytes,
-        });
-    }
+    check_length(dtype, bytes, out.len())?;
     match dtype {
-        DType::F32 => blocks::<4, 1>(bytes, out, f32_block),
-        DType::F16 => blocks::<2, 1>(bytes, out, f16_block),
-        DType::BF16 => blocks::<2, 1>(bytes, out, bf16_block),
-        DType::Q4_0 => blocks::<18, 32>(bytes, out, legacy::q4_0),
-        DType::Q4_1 => blocks::<20, 32>(bytes, out, legacy::q4_1),
-        DType::Q5_0 => blocks::<22, 32>(bytes, out, legacy::q5_0),
-        DType::Q5_1 => blocks::<24, 32>(bytes, out, legacy::q5_1),
-        DType::Q8_0 => blocks::<34, 32>(bytes, out, legacy::q8_0),
-        DType::Q2_K => blocks::<84, 256>(bytes, out, k_quants::q2_k),
-        DType::Q3_K => blocks::<110, 256>(bytes, out, k_quants::q3_k),
-        DType::Q4_K => blocks::<144, 256>(bytes, out, k_quants::q4_k),
-        DType::Q5_K => blocks::<176, 256>(bytes, out, k_quants::q5_k),
-        DType::Q6_K => blocks::<210, 256>(bytes, out, k_quants::q6_k),
-        DType::IQ1_S => blocks::<50, 256>(bytes, out, iq1::iq1_s),
-        DType::IQ1_M => blocks::<56, 256>(bytes, out, iq1::iq1_m),
-        DType::IQ2_XXS => blocks::<66, 256>(bytes, out, iq2::iq2_xxs),
-        DType::IQ2_XS => blocks::<74, 256>(bytes, out, iq2::iq2_xs),
-        DType::IQ2_S => blocks::<82, 256>(bytes, out, iq2::iq2_s),
-        DType::IQ3_XXS => blocks::<98, 256>(bytes, out, iq3::iq3_xxs),
-        DType::IQ3_S => blocks::<110, 256>(bytes, out, iq3::iq3_s),
-        DType::IQ4_NL => blocks::<18, 32>(bytes, out, iq4::iq4_nl),
-        DType::IQ4_XS => blocks::<136, 256>(bytes, out, iq4::iq4_xs),
-        DType::TQ1_0 => blocks::<54, 256>(bytes, out, few_bits::tq1_0),
-        DType::TQ2_0 => blocks::<66, 256>(bytes, out, few_bits::tq2_0),
-        DType::Q1_0 => blocks::<18, 128>(bytes, out, few_bits::q1_0),
-        DType::Q2_0 => blocks::<18, 64>(bytes, out, few_bits::q2_0),
-        DType::MXFP4 => blocks::<17, 32>(bytes, out, fp4::mxfp4),
-        DType::NVFP4 => blocks::<36, 64>(bytes, out, fp4::nvfp4),
-        // Refused above.
-        DType::Q8_1 | DType::Q8_K | DType::F64 => {}
-        DType::I8 | DType::I16 | DType::I32 | DType::I64 => {}
+        DType::F32 => blocks(dtype, bytes, out, f32_block),
+        DType::F16 => blocks(dtype, bytes, out, f16_block),
+        DType::BF16 => blocks(dtype, bytes, out, bf16_block),
+        DType::Q4_0 => blocks(dtype, bytes, out, legacy::q4_0),
+        DType::Q4_1 => blocks(dtype, bytes, out, legacy::q4_1),
+        DType::Q5_0 => blocks(dtype, bytes, out, legacy::q5_0),
+        DType::Q5_1 => blocks(dtype, bytes, out, legacy::q5_1),
+        DType::Q8_0 => blocks(dtype, bytes, out, legacy::q8_0),
+        DType::Q2_K => blocks(dtype, bytes, out, k_quants::q2_k),
+        DType::Q3_K => blocks(dtype, bytes, out, k_quants::q3_k),
+        DType::Q4_K => blocks(dtype, bytes, out, k_quants::q4_k),
+        DType::Q5_K => blocks(dtype, bytes, out, k_quants::q5_k),
+        DType::Q6_K => blocks(dtype, bytes, out, k_quants::q6_k),
+        DType::IQ4_NL => blocks(dtype, bytes, out, iq4::iq4_nl),
+        DType::IQ4_XS => blocks(dtype, bytes, out, iq4::iq4_xs),
+        _ => return decode_coded(dtype, bytes, out),
     }
     Ok(())
 }
@@ -89,26 +58,97 @@ pub fn can_decode(dtype: DType) -> bool {
     )
 }
 
-/// Hands each block of `BYTES` bytes and its `LEN` weights to `block`; both lengths are the type's own.
-#[inline(always)]
-fn blocks<const BYTES: usize, const LEN: usize>(
+/// Columns that share a scale in what [`decode_codes`] gives.
+pub const CODES_PER_SCALE: usize = 16;
+
+/// Decodes whole blocks of `dtype` half way, for kernels that multiply on their own: into `codes`, which says how many
+/// weights there are, and a scale for each [`CODES_PER_SCALE`] of them. Weight = scale x code, rounded once, is what
+/// [`decode()`] gives.
+///
+/// # Errors
+/// [`FormatError::UnsupportedDType`] for types that are not of that kind: those with a minimum, the plain numbers, and IQ4
+/// and Q8_0, which nobody needs in this form. [`FormatError::BlockLength`] where `bytes` is not exactly the blocks of
+/// `codes.len()` weights, or `scales` not one for each 16 of them.
+pub fn decode_codes(
+    dtype: DType,
     bytes: &[u8],
-    out: &mut [f32],
-    block: impl Fn(&[u8], &mut [f32]),
-) {
-    let (bytes, _) = bytes.as_chunks::<BYTES>();
-    let (out, _) = out.as_chunks_mut::<LEN>();
-    for (bytes, weights) in bytes.iter().zip(out) {
+    codes: &mut [i8],
+    scales: &mut [f32],
+) -> Result<(), FormatError> {
+    check_length(dtype, bytes, codes.len())?;
+    check_length(dtype, bytes, scales.len() * CODES_PER_SCALE)?;
+    match dtype {
+        DType::IQ1_S => coded(bytes, codes, scales, iq1::iq1_s),
+        DType::IQ1_M => coded(bytes, codes, scales, iq1::iq1_m),
+        DType::IQ2_XXS => coded(bytes, codes, scales, iq2::iq2_xxs),
+        DType::IQ2_XS => coded(bytes, codes, scales, iq2::iq2_xs),
+        DType::IQ2_S => coded(bytes, codes, scales, iq2::iq2_s),
+        DType::IQ3_XXS => coded(bytes, codes, scales, iq3::iq3_xxs),
+        DType::IQ3_S => coded(bytes, codes, scales, iq3::iq3_s),
+        DType::TQ1_0 => coded(bytes, codes, scales, few_bits::tq1_0),
+        DType::TQ2_0 => coded(bytes, codes, scales, few_bits::tq2_0),
+        DType::Q1_0 => coded(bytes, codes, scales, few_bits::q1_0),
+        DType::Q2_0 => coded(bytes, codes, scales, few_bits::q2_0),
+        DType::MXFP4 => coded(bytes, codes, scales, fp4::mxfp4),
+        DType::NVFP4 => coded(bytes, codes, scales, fp4::nvfp4),
+        _ => return Err(FormatError::UnsupportedDType { dtype }),
+    }
+    Ok(())
+}
+
+fn check_length(dtype: DType, bytes: &[u8], values: usize) -> Result<(), FormatError> {
+    match dtype.row_bytes(values) == Some(bytes.len()) {
+        true => Ok(()),
+        false => Err(FormatError::BlockLength {
+            dtype,
+            values,
+            bytes: bytes.len(),
+        }),
+    }
+}
+
+fn blocks(dtype: DType, bytes: &[u8], out: &mut [f32], block: fn(&[u8], &mut [f32])) {
+    let bytes = bytes.chunks_exact(dtype.block_bytes());
+    for (bytes, weights) in bytes.zip(out.chunks_exact_mut(dtype.block_len())) {
         block(bytes, weights);
     }
 }
 
-/// Weight = scale x code.
+/// Blocks of `BYTES` bytes, `LEN` weights and `SCALES` scales: the decoder's arguments say them.
 #[inline(always)]
-fn scaled<const N: usize>(scale: f32, codes: [i8; N], out: &mut [f32; N]) {
-    for (weight, code) in out.iter_mut().zip(codes) {
-        *weight = scale * f32::from(code);
+fn coded<const BYTES: usize, const LEN: usize, const SCALES: usize>(
+    bytes: &[u8],
+    codes: &mut [i8],
+    scales: &mut [f32],
+    block: impl Fn(&[u8; BYTES], &mut [i8; LEN], &mut [f32; SCALES]),
+) {
+    let (bytes, _) = bytes.as_chunks::<BYTES>();
+    let (codes, _) = codes.as_chunks_mut::<LEN>();
+    let (scales, _) = scales.as_chunks_mut::<SCALES>();
+    for ((bytes, codes), scales) in bytes.iter().zip(codes).zip(scales) {
+        block(bytes, codes, scales);
     }
+}
+
+/// The parts of `N` that codes or scales consist of.
+#[inline(always)]
+fn parts<const N: usize, T>(whole: &mut [T]) -> impl ExactSizeIterator<Item = &mut [T; N]> {
+    whole.as_chunks_mut().0.iter_mut()
+}
+
+fn decode_coded(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<(), FormatError> {
+    const COLUMNS: usize = 256;
+    let chunk = COLUMNS / dtype.block_len() * dtype.block_bytes();
+    for (bytes, weights) in bytes.chunks(chunk).zip(out.chunks_mut(COLUMNS)) {
+        let (mut codes, mut scales) = ([0; COLUMNS], [0.0; COLUMNS / CODES_PER_SCALE]);
+        let codes = &mut codes[..weights.len()];
+        let scales = &mut scales[..weights.len() / CODES_PER_SCALE];
+        decode_codes(dtype, bytes, codes, scales)?;
+        for (index, (weight, code)) in weights.iter_mut().zip(codes).enumerate() {
+            *weight = scales[index / CODES_PER_SCALE] * f32::from(*code);
+        }
+    }
+    Ok(())
 }
 
 fn f32_block(block: &[u8], out: &mut [f32]) {
