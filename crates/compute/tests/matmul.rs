@@ -1,8 +1,8 @@
 //! Packed products against plain sums over weights that `dunlin-format` decodes.
 //!
-//! Where weights have a kernel, activations are whole numbers with a largest magnitude of 127 in each block of 16, so that
-//! quantizing them loses nothing, and the only difference left is the rounding of `f32` sums. The other types are multiplied
-//! with exact activations, which then are any numbers.
+//! Kernels of quantized types round activations to 8 bits, the largest of 16 columns being 127. Most tests give them whole
+//! numbers with a largest magnitude of 127, so that this loses nothing, and the only difference left is the rounding of `f32`
+//! sums. Types without a kernel are multiplied with exact activations.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -126,6 +126,18 @@ fn exact(w: &[f32], x: &[f32]) -> (f64, f64) {
     })
 }
 
+/// What rounding activations by half a step can change: a step is a 127th of the largest magnitude of 16 columns.
+fn half_steps(w: &[f32], x: &[f32]) -> f64 {
+    let largest = |part: &[f32]| part.iter().fold(0.0f32, |a, x| a.max(x.abs()));
+    let groups = w.chunks(16).zip(x.chunks(16));
+    groups
+        .map(|(w, x)| {
+            let weights: f64 = w.iter().map(|w| f64::from(w.abs())).sum();
+            f64::from(largest(x)) / 254.0 * weights
+        })
+        .sum()
+}
+
 fn check(tier: Tier, dtype: DType, rows: usize, cols: usize, tokens: usize, extreme: bool) {
     let mut random = Random(rows as u64 * 7919 + tokens as u64);
     let bytes = blocks(dtype, rows * cols / dtype.block_len(), extreme, &mut random);
@@ -189,6 +201,44 @@ fn every_type_matches_plain_sums_on_every_tier_for_any_number_of_tokens() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// Half a step of the activations' codes in every column, and the rounding of sums.
+    #[test]
+    fn types_with_a_kernel_are_within_the_rounding_of_activations(
+        dtype in proptest::sample::select(&TYPES),
+        rows in 1usize..=21,
+        units in 1usize..=5,
+        tokens in 1usize..=11,
+        threads in 1usize..=3,
+        extreme: bool,
+        seed: u64,
+    ) {
+        let cols = units * dtype.block_len().max(32);
+        let mut random = Random(seed);
+        let bytes = blocks(dtype, rows * cols / dtype.block_len(), extreme, &mut random);
+        let mut weights = vec![0.0; rows * cols];
+        decode(dtype, &bytes, &mut weights).unwrap();
+        let x = Vec::from_iter((0..tokens * cols).map(|_| random.next() as f32 / 2f32.powi(30) - 1.0));
+
+        let pool = Pool::new(threads).unwrap();
+        let packed = pack(&pool, dtype, rows, cols, &bytes).unwrap();
+        for tier in Tier::available() {
+            let out = product(&pool, tier, &packed, tokens, &x);
+            for (t, x) in x.chunks_exact(cols).enumerate() {
+                for (r, w) in weights.chunks_exact(cols).enumerate() {
+                    let (want, size) = exact(w, x);
+                    let coarse = if packed.format().is_quantized() { half_steps(w, x) } else { 0.0 };
+                    let bound = coarse + 3e-6 * size;
+                    let got = f64::from(out[t * rows + r]);
+                    prop_assert!(
+                        (got - want).abs() <= bound,
+                        "{} on {}: token {}, row {}: {}, not {} (bound {})",
+                        dtype, tier.name(), t, r, got, want, bound
+                    );
+                }
+            }
+        }
+    }
 
     /// Eight sums run side by side over 512 columns, then are added up, then the sums of all stretches: the bound is that of
     /// any such sum (Higham, Accuracy and Stability of Numerical Algorithms, 4.2), one rounding more where products round.
