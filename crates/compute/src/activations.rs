@@ -44,9 +44,10 @@ impl Activations {
         self.tokens
     }
 
-    /// Bytes of memory that the buffers take.
-    pub fn bytes(&self) -> usize {
-        4 * (self.values.len() + self.scales.len() + self.sums.len()) + self.codes.len()
+    /// Bytes of memory that [`Activations::new`] takes.
+    pub fn bytes_for(tokens: usize, cols: usize) -> usize {
+        let blocks = cols.div_ceil(BLOCK);
+        tokens * (4 * (cols + 5 * blocks) + blocks * BLOCK)
     }
 
     /// Sets the number of rows in use and gives them to be filled.

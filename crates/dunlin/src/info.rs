@@ -2,17 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use dunlin_engine::spec::LayerSpec;
-use dunlin_engine::{EngineError, MAX_BATCH, ModelSpec};
+use dunlin_engine::{EngineError, KvElement, MemoryPlan, ModelSpec, weight_bytes};
 use dunlin_format::{DType, Gguf, Metadata};
 use dunlin_hub::Capability;
 use serde::Serialize;
 
 use crate::Error;
 use crate::load::DEFAULT_CONTEXT_LENGTH;
-
-/// Bytes of a number of the KV cache in F16.
-const F16_BYTES: usize = 2;
 
 /// What a model file says of itself. Absent figures are absent in the file.
 #[derive(Clone, Debug, Serialize)]
@@ -59,6 +55,9 @@ pub struct ModelInfo {
     path: Option<PathBuf>,
     #[serde(skip)]
     spec: Option<ModelSpec>,
+    /// Bytes of its weights in memory.
+    #[serde(skip)]
+    weight_bytes: u64,
 }
 
 /// How much of a model is of one tensor type.
@@ -147,6 +146,10 @@ impl ModelInfo {
             memory: None,
             unsupported: spec.as_ref().err().map(ToString::to_string),
             path: None,
+            weight_bytes: match &spec {
+                Ok(spec) => weight_bytes(spec, gguf.tensors()),
+                Err(_) => 0,
+            },
             spec: spec.ok(),
         };
         info.memory = info.memory_for(info.context_length.unwrap_or(0).min(DEFAULT_CONTEXT_LENGTH));
@@ -159,18 +162,17 @@ impl ModelInfo {
         self.path.as_deref()
     }
 
-    /// The memory that it would take with a context of this many tokens and an F16 cache: the weights as in the file
-    /// (packing keeps their bits), the cache exactly, the buffers by their largest parts. `None` where it cannot be
+    /// The memory that it would take with a context of this many tokens and an F16 cache. `None` where it cannot be
     /// computed. (What a loaded model takes is in [`Lm::memory`](crate::Lm::memory).)
     #[must_use]
     pub fn memory_for(&self, context_length: usize) -> Option<Memory> {
         let spec = self.spec.as_ref()?;
-        let kv_cache_per_token = spec.kv_bytes_per_token(F16_BYTES);
+        let plan = MemoryPlan::of(spec, self.weight_bytes, context_length, KvElement::F16);
         Some(Memory {
-            weights: self.tensor_types.iter().map(|used| used.bytes).sum(),
-            kv_cache: kv_cache_per_token * context_length as u64,
-            kv_cache_per_token,
-            buffers: buffer_bytes(spec, context_length),
+            weights: plan.weights,
+            kv_cache: plan.kv_cache,
+            kv_cache_per_token: spec.kv_bytes_per_token(KvElement::F16.bytes()),
+            buffers: plan.buffers + plan.states,
             context_length,
         })
     }
@@ -241,21 +243,4 @@ fn capabilities(metadata: &Metadata, architecture: Option<&str>) -> Result<Vec<C
         capabilities.push(Capability::Embeddings);
     }
     Ok(capabilities)
-}
-
-/// The work buffers of a batch: the residual stream and what is added to it, projections and gates; the inputs of products
-/// as numbers and as 8-bit codes with their scales and sums (5 numbers a block of 32); a table of rotations; rows of scores.
-fn buffer_bytes(spec: &ModelSpec, context_length: usize) -> u64 {
-    const SCORE_ROWS: usize = 16;
-    let batch = MAX_BATCH.min(context_length);
-    let widest = |size: fn(&LayerSpec) -> usize| spec.layers.iter().map(size).max().unwrap_or(0);
-    let feed_forward = widest(|layer| layer.feed_forward_length);
-    let projections =
-        widest(LayerSpec::q_size) + widest(LayerSpec::k_size) + widest(LayerSpec::v_size);
-    let floats =
-        2 * spec.hidden_size + projections + 2 * feed_forward + widest(|layer| layer.rope.dims);
-    let inputs = spec.hidden_size + widest(LayerSpec::attention_size) + feed_forward;
-    let input_bytes = inputs * 5 + inputs * 20 / 32;
-    let scores = SCORE_ROWS.min(batch) * spec.vocab_size * 4;
-    (batch * (floats * 4 + input_bytes) + scores) as u64
 }

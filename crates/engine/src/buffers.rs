@@ -1,6 +1,6 @@
 //! The memory of a step, sized once from the model's description.
 
-use crate::spec::{LayerSpec, ModelSpec};
+use crate::spec::{LayerSpec, Mixer, ModelSpec, RopeSpec};
 use dunlin_compute::Activations;
 
 /// Rows whose scores are computed together.
@@ -13,58 +13,111 @@ pub(crate) struct Buffers {
     pub stream: Vec<f32>,
     /// A product's result that is added to the stream, `[tokens, hidden_size]`.
     pub branch: Vec<f32>,
+    /// Queries, or all that a recurrent mixer projects.
     pub q: Vec<f32>,
     pub k: Vec<f32>,
     pub v: Vec<f32>,
+    /// Gate of the feed-forward part or of a mixer's result.
     pub gate: Vec<f32>,
+    /// Up projection, or the decays and strengths of a delta net.
     pub up: Vec<f32>,
+    /// Embeddings of each token for each layer.
+    pub per_layer: Vec<f32>,
+    pub per_layer_row: Vec<f32>,
     pub logits: Vec<f32>,
     pub normed: Activations,
-    pub attended: Vec<Activations>,
+    pub mixed: Vec<Activations>,
     pub gated: Vec<Activations>,
+    pub per_layer_gated: Activations,
     pub scored: Activations,
     /// Position of each token, and its place in the cache.
     pub positions: Vec<u32>,
     pub places: Vec<(u32, u32)>,
     /// Cosines and sines of each token, one table for each distinct rotation.
     pub tables: Vec<Vec<(f32, f32)>>,
-    /// Which table a layer uses.
+    /// Which table a layer uses; 0 where it has none.
     pub table_of_layer: Vec<usize>,
-    /// Which of `attended` and `gated` a layer uses (their widths can differ by layer).
-    pub attended_of_layer: Vec<usize>,
+    /// Which of `mixed` and `gated` a layer uses (their widths can differ by layer).
+    pub mixed_of_layer: Vec<usize>,
     pub gated_of_layer: Vec<usize>,
+}
+
+/// Elements for each token of the buffers that hold plain numbers.
+struct Widths {
+    hidden: usize,
+    q: usize,
+    k: usize,
+    v: usize,
+    gate: usize,
+    up: usize,
+    per_layer: usize,
+}
+
+impl Widths {
+    fn of(spec: &ModelSpec) -> Self {
+        let widest =
+            |size: &dyn Fn(&LayerSpec) -> usize| spec.layers.iter().map(size).max().unwrap_or(0);
+        let feed_forward = widest(&|layer| layer.feed_forward.length);
+        Widths {
+            hidden: spec.hidden_size,
+            q: widest(&|layer| match &layer.mixer {
+                Mixer::Attention(attention) => attention.q_size(),
+                Mixer::DeltaNet(delta) => delta.channels(),
+                Mixer::ShortConv(conv) => 3 * conv.channels,
+            }),
+            k: widest(&|layer| layer.attention().map_or(0, |attention| attention.k_size())),
+            v: widest(&|layer| match &layer.mixer {
+                Mixer::Attention(attention) => attention.v_size(),
+                // Its results, before they are normed and gated.
+                Mixer::DeltaNet(delta) => delta.value_size(),
+                Mixer::ShortConv(_) => 0,
+            }),
+            gate: feed_forward.max(widest(&|layer| match &layer.mixer {
+                Mixer::Attention(attention) if attention.output_gate => attention.output_size(),
+                Mixer::DeltaNet(delta) => delta.value_size(),
+                _ => 0,
+            })),
+            up: feed_forward.max(widest(&|layer| match &layer.mixer {
+                Mixer::DeltaNet(delta) => 2 * delta.value_heads,
+                _ => 0,
+            })),
+            per_layer: spec.per_layer_input.unwrap_or(0) * spec.layers.len(),
+        }
+    }
 }
 
 impl Buffers {
     pub(crate) fn new(spec: &ModelSpec, max_tokens: usize) -> Self {
-        let widest =
-            |size: fn(&LayerSpec) -> usize| spec.layers.iter().map(size).max().unwrap_or(0);
+        let widths = Widths::of(spec);
         let zeros = |width: usize| vec![0.0; max_tokens * width];
-        let (ropes, table_of_layer) = distinct(spec.layers.iter().map(|layer| layer.rope.clone()));
-        let (attended, attended_of_layer) =
-            distinct(spec.layers.iter().map(LayerSpec::attention_size));
+        let (ropes, table_of_layer) = ropes(spec);
+        let (mixed, mixed_of_layer) =
+            distinct(spec.layers.iter().map(|layer| layer.mixer.output_size()));
         let (gated, gated_of_layer) =
-            distinct(spec.layers.iter().map(|layer| layer.feed_forward_length));
+            distinct(spec.layers.iter().map(|layer| layer.feed_forward.length));
         let activations = |widths: Vec<usize>| {
             widths
                 .into_iter()
                 .map(|width| Activations::new(max_tokens, width))
                 .collect()
         };
-        let score_rows = SCORE_ROWS.min(max_tokens);
+        let score_rows = score_rows(spec, max_tokens);
         Buffers {
             max_tokens,
-            stream: zeros(spec.hidden_size),
-            branch: zeros(spec.hidden_size),
-            q: zeros(widest(LayerSpec::q_size)),
-            k: zeros(widest(LayerSpec::k_size)),
-            v: zeros(widest(LayerSpec::v_size)),
-            gate: zeros(widest(|layer| layer.feed_forward_length)),
-            up: zeros(widest(|layer| layer.feed_forward_length)),
+            stream: zeros(widths.hidden),
+            branch: zeros(widths.hidden),
+            q: zeros(widths.q),
+            k: zeros(widths.k),
+            v: zeros(widths.v),
+            gate: zeros(widths.gate),
+            up: zeros(widths.up),
+            per_layer: zeros(widths.per_layer),
+            per_layer_row: vec![0.0; widths.per_layer],
             logits: vec![0.0; score_rows * spec.vocab_size],
             normed: Activations::new(max_tokens, spec.hidden_size),
-            attended: activations(attended),
+            mixed: activations(mixed),
             gated: activations(gated),
+            per_layer_gated: Activations::new(max_tokens, spec.per_layer_input.unwrap_or(0)),
             scored: Activations::new(score_rows, spec.hidden_size),
             positions: Vec::with_capacity(max_tokens),
             places: Vec::with_capacity(max_tokens),
@@ -73,7 +126,7 @@ impl Buffers {
                 .map(|rope| vec![(0.0, 0.0); max_tokens * rope.dims / 2])
                 .collect(),
             table_of_layer,
-            attended_of_layer,
+            mixed_of_layer,
             gated_of_layer,
         }
     }
@@ -82,30 +135,53 @@ impl Buffers {
         self.max_tokens
     }
 
-    pub(crate) fn bytes(&self) -> u64 {
-        let floats = [
-            &self.stream,
-            &self.branch,
-            &self.q,
-            &self.k,
-            &self.v,
-            &self.gate,
-            &self.up,
-            &self.logits,
-        ];
-        let floats: usize = floats.iter().map(|buffer| buffer.len() * 4).sum();
-        let tables: usize = self.tables.iter().map(|table| table.len() * 8).sum();
-        let activations = self
-            .attended
-            .iter()
-            .chain(&self.gated)
-            .chain([&self.normed, &self.scored]);
-        (floats + tables + activations.map(Activations::bytes).sum::<usize>()) as u64
+    /// Bytes that [`Buffers::new`] takes for this model and so many tokens.
+    pub(crate) fn bytes(spec: &ModelSpec, max_tokens: usize) -> u64 {
+        let widths = Widths::of(spec);
+        let numbers = 2 * widths.hidden
+            + widths.q
+            + widths.k
+            + widths.v
+            + widths.gate
+            + widths.up
+            + widths.per_layer
+            + ropes(spec).0.iter().map(|rope| rope.dims).sum::<usize>();
+        let (mixed, _) = distinct(spec.layers.iter().map(|layer| layer.mixer.output_size()));
+        let (gated, _) = distinct(spec.layers.iter().map(|layer| layer.feed_forward.length));
+        let inputs = mixed
+            .into_iter()
+            .chain(gated)
+            .chain([spec.hidden_size, spec.per_layer_input.unwrap_or(0)]);
+        let inputs: usize = inputs
+            .map(|width| Activations::bytes_for(max_tokens, width))
+            .sum();
+        let rows = score_rows(spec, max_tokens);
+        let scores = 4 * rows * spec.vocab_size + Activations::bytes_for(rows, spec.hidden_size);
+        (4 * (max_tokens * numbers + widths.per_layer) + inputs + scores) as u64
     }
 }
 
+fn score_rows(spec: &ModelSpec, max_tokens: usize) -> usize {
+    match spec.can_generate() {
+        true => SCORE_ROWS.min(max_tokens),
+        false => 0,
+    }
+}
+
+/// The distinct rotations of a model, and for each layer the index of its own.
+pub(crate) fn ropes(spec: &ModelSpec) -> (Vec<RopeSpec>, Vec<usize>) {
+    let (ropes, of_attention) = distinct(spec.attentions().map(|layer| layer.rope.clone()));
+    let mut of_attention = of_attention.into_iter();
+    let of_layer = spec.layers.iter().map(|layer| match layer.attention() {
+        Some(_) => of_attention.next().unwrap_or(0),
+        None => 0,
+    });
+    let of_layer = of_layer.collect();
+    (ropes, of_layer)
+}
+
 /// The distinct values of a list, and for each element the index of its value.
-fn distinct<T: PartialEq>(items: impl Iterator<Item = T>) -> (Vec<T>, Vec<usize>) {
+pub(crate) fn distinct<T: PartialEq>(items: impl Iterator<Item = T>) -> (Vec<T>, Vec<usize>) {
     let mut values = Vec::new();
     let mut indices = Vec::new();
     for item in items {

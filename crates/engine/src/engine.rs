@@ -1,10 +1,11 @@
 //! The engine: a model, its cache, its threads, and the one step function that everything else calls.
 
 use crate::EngineError;
-use crate::buffers::Buffers;
+use crate::buffers::{self, Buffers};
+use crate::forward::{Batch, Output};
 use crate::kv::{KvCache, SequenceId};
-use crate::spec::ModelSpec;
-use crate::weights::{LoadProgress, Weights};
+use crate::spec::{ModelSpec, RopeFactors};
+use crate::weights::{self, LoadProgress, Weights};
 use dunlin_compute::{KvElement, Pool, Tier};
 use dunlin_format::Gguf;
 use std::sync::Arc;
@@ -81,10 +82,6 @@ impl Engine {
         progress: LoadProgress<'_>,
     ) -> Result<Self, EngineError> {
         let spec = ModelSpec::from_gguf(&gguf)?;
-        if spec.attention_softcap.is_some() {
-            let feature = "a soft cap on attention scores (attn_logit_softcapping)".to_owned();
-            return Err(EngineError::UnsupportedFeature { feature });
-        }
         if config.context_length == 0 {
             return Err(EngineError::CacheFull {
                 needed: 1,
@@ -92,7 +89,8 @@ impl Engine {
             });
         }
         let pool = Pool::new(config.threads).map_err(EngineError::Threads)?;
-        let weights = Weights::load(&gguf, &spec, &pool, progress)?;
+        let (ropes, _) = buffers::ropes(&spec);
+        let weights = weights::load(&gguf, &spec, &ropes, &pool, progress)?;
         let cache = KvCache::new(&spec, config.kv_element, config.context_length);
         let buffers = Buffers::new(&spec, MAX_BATCH.min(config.context_length));
         Ok(Engine {
@@ -123,7 +121,7 @@ impl Engine {
 
     /// Bytes of memory of the work buffers.
     pub fn buffer_bytes(&self) -> u64 {
-        self.buffers.bytes()
+        Buffers::bytes(&self.spec, self.max_batch())
     }
 
     /// Tokens that one step takes at most.
@@ -144,11 +142,30 @@ impl Engine {
         Ok(self.cache.get(id)?.length)
     }
 
-    /// Forgets the tokens of a sequence from `length` on.
+    /// Says that a sequence will have at least so many tokens, before they are given in pieces.
+    ///
+    /// Models whose rotation depends on a sequence's length (LongRoPE) then begin with the right one; without this the
+    /// tokens given so far are computed again when the sequence passes the original context.
     ///
     /// # Errors
     /// [`EngineError::UnknownSequence`].
-    pub fn truncate_sequence(&mut self, id: SequenceId, length: usize) -> Result<(), EngineError> {
+    pub fn expect_tokens(&mut self, id: SequenceId, tokens: usize) -> Result<(), EngineError> {
+        self.cache.get_mut(id)?.expected = tokens;
+        Ok(())
+    }
+
+    /// Forgets the tokens of a sequence from `length` on, and returns how many are left.
+    ///
+    /// That is `length`, or less in a model with recurrent layers: their state can only go back to where a step of several
+    /// tokens ended, for the last few of them. The tokens between must be given again.
+    ///
+    /// # Errors
+    /// [`EngineError::UnknownSequence`].
+    pub fn truncate_sequence(
+        &mut self,
+        id: SequenceId,
+        length: usize,
+    ) -> Result<usize, EngineError> {
         self.cache.truncate(id, length)
     }
 
@@ -165,23 +182,76 @@ impl Engine {
     ///
     /// # Errors
     /// An empty chunk, a sequence that is unknown or named twice, a token outside the vocabulary, more than
-    /// [`Engine::max_batch`] tokens, or a full cache. Nothing has changed then.
+    /// [`Engine::max_batch`] tokens, a full cache, or a model that gives no scores. Nothing has changed then.
     pub fn step(
         &mut self,
         batch: &[Chunk<'_>],
         mut visit: impl FnMut(Scores<'_>),
     ) -> Result<(), EngineError> {
-        self.check(batch)?;
-        for (index, chunk) in batch.iter().enumerate() {
-            if let Err(error) = self.cache.extend(chunk.sequence, chunk.tokens.len()) {
-                for chunk in &batch[..index] {
-                    let length = self.cache.get(chunk.sequence)?.length - chunk.tokens.len();
-                    self.cache.truncate(chunk.sequence, length)?;
-                }
-                return Err(error);
-            }
+        if !self.spec.can_generate() {
+            return Err(EngineError::NoLogits {
+                architecture: self.spec.architecture.clone(),
+            });
         }
-        self.forward(batch, &mut visit)
+        self.run(Batch::of(batch), &mut Output::Scores(&mut visit))
+    }
+
+    /// Checks a batch, counts its tokens in and computes it.
+    pub(crate) fn run(
+        &mut self,
+        batch: Batch<'_>,
+        output: &mut Output<'_>,
+    ) -> Result<(), EngineError> {
+        self.check(batch.chunks)?;
+        for chunk in batch.chunks {
+            self.rotate_for(chunk)?;
+        }
+        for chunk in batch.chunks {
+            self.cache.extend(chunk.sequence, chunk.tokens.len())?;
+        }
+        self.forward(&batch, output)?;
+        for chunk in batch.chunks.iter().filter(|chunk| chunk.tokens.len() > 1) {
+            self.cache.save_checkpoint(chunk.sequence)?;
+        }
+        Ok(())
+    }
+
+    /// Where the rotation depends on a sequence's length: computes its tokens again when the new ones change it.
+    fn rotate_for(&mut self, chunk: &Chunk<'_>) -> Result<(), EngineError> {
+        let by_length = |factors| match factors {
+            RopeFactors::ByLength { original_context } => Some(original_context),
+            _ => None,
+        };
+        let mut factors = self.spec.attentions().map(|layer| layer.rope.factors);
+        let original = factors.find_map(by_length);
+        drop(factors);
+        let Some(original) = original else {
+            return Ok(());
+        };
+        let sequence = self.cache.get_mut(chunk.sequence)?;
+        let length = sequence.length + chunk.tokens.len();
+        let long = length.max(sequence.expected) > original;
+        let again = match sequence.long == long {
+            true => Vec::new(),
+            false => std::mem::take(&mut sequence.tokens),
+        };
+        sequence.long = long;
+        if !again.is_empty() {
+            self.cache.truncate(chunk.sequence, 0)?;
+        }
+        for tokens in again.chunks(self.max_batch()) {
+            self.cache.extend(chunk.sequence, tokens.len())?;
+            let piece = [Chunk {
+                sequence: chunk.sequence,
+                tokens,
+                logits: Logits::None,
+            }];
+            self.forward(&Batch::of(&piece), &mut Output::None)?;
+        }
+        let sequence = self.cache.get_mut(chunk.sequence)?;
+        sequence.tokens.extend(again);
+        sequence.tokens.extend_from_slice(chunk.tokens);
+        Ok(())
     }
 
     fn check(&self, batch: &[Chunk<'_>]) -> Result<(), EngineError> {
@@ -209,6 +279,9 @@ impl Engine {
                 return Err(EngineError::TokenOutOfRange { token, vocab_size });
             }
         }
-        Ok(())
+        let wanted = batch
+            .iter()
+            .map(|chunk| (chunk.sequence, chunk.tokens.len()));
+        self.cache.check_room(wanted)
     }
 }

@@ -157,6 +157,43 @@ pub enum EngineError {
     #[error("the sequence does not exist in this engine")]
     UnknownSequence,
 
+    /// The model gives no scores for a next token.
+    #[error(
+        "a model of architecture {architecture} reads whole texts and cannot write: use it for embeddings or reranking"
+    )]
+    NoLogits {
+        /// The architecture of the file.
+        architecture: String,
+    },
+
+    /// The model has no head that scores a sequence.
+    #[error(
+        "the model has no classification head (cls.output.weight), so it cannot score or rerank: use a reranker (cross-encoder)"
+    )]
+    NoClassifier,
+
+    /// Scores are no embedding.
+    #[error("a reranker's pooling gives scores, not an embedding: ask for mean, cls or last")]
+    RankIsNoEmbedding,
+
+    /// A token type is not in the model's table.
+    #[error("token type {token_type} does not exist: the model has {types} of them")]
+    TokenTypeOutOfRange {
+        /// The type.
+        token_type: u32,
+        /// Number of types of the model.
+        types: usize,
+    },
+
+    /// There is not one token type for each token.
+    #[error("{types} token types were given for {tokens} tokens: one for each, or none")]
+    WrongTokenTypes {
+        /// Types given.
+        types: usize,
+        /// Tokens given.
+        tokens: usize,
+    },
+
     /// A sampling setting is outside its range.
     #[error("sampling setting {field} is {found}, allowed is {allowed}")]
     InvalidSampling {

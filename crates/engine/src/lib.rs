@@ -1,20 +1,24 @@
 //! Model description, weights, forward pass, KV cache and sampling.
 
 mod buffers;
+mod embed;
 mod engine;
 mod error;
 mod forward;
 mod kv;
+mod memory;
 pub mod reference;
 pub mod sampler;
 pub mod spec;
 pub mod stop;
 
+pub use dunlin_compute::KvElement;
 pub use engine::{Chunk, Engine, EngineConfig, Logits, MAX_BATCH, Scores};
 pub use error::EngineError;
 pub use kv::SequenceId;
+pub use memory::{MemoryPlan, weight_bytes};
 pub use sampler::{Sampler, SamplerConfig};
-pub use spec::ModelSpec;
+pub use spec::{ModelSpec, Pooling};
 pub use stop::StopMatcher;
 pub use weights::LoadProgress;
 

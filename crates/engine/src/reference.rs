@@ -4,11 +4,17 @@
 //! the layers as a whole, nothing is cached, and each step stands next to its equation. Sums of norms, of softmax and
 //! of attention are kept in F64. It shares the description ([`ModelSpec`]) with the fast path, and no arithmetic but
 //! the rope frequencies.
+//!
+//! It covers the dense decoders of separate projections and RMS norms (Llama, Qwen 2 and 3, Gemma 2 and 3, SmolLM3,
+//! Granite, OLMo 2); the other families are compared with recorded answers of Hugging Face transformers alone.
 
 use dunlin_format::{Gguf, decode};
 
 use crate::EngineError;
-use crate::spec::{Activation, LayerSpec, ModelSpec, Norm, RopeKind, names};
+use crate::spec::{
+    Activation, AttentionSpec, FeedForwardGate, Head, LayerSpec, ModelSpec, Norm, QkNorm,
+    RopeFactors, RopeKind, names,
+};
 
 /// A model decoded to F32, and its forward pass in scalar code.
 ///
@@ -25,7 +31,7 @@ pub struct Oracle {
 
 #[derive(Debug)]
 struct Layer {
-    attn_norm: Vec<f32>,
+    attn_norm: Option<Vec<f32>>,
     q: Linear,
     k: Linear,
     v: Linear,
@@ -35,7 +41,7 @@ struct Layer {
     rope_frequencies: Vec<f64>,
     attn_output: Matrix,
     post_attention_norm: Option<Vec<f32>>,
-    ffn_norm: Vec<f32>,
+    ffn_norm: Option<Vec<f32>>,
     gate: Matrix,
     up: Matrix,
     down: Matrix,
@@ -65,8 +71,10 @@ impl Oracle {
     pub fn new(gguf: &Gguf) -> Result<Self, EngineError> {
         let spec = ModelSpec::from_gguf(gguf)?;
         spec.check_tensors(gguf)?;
+        refuse_what_is_not_covered(&spec)?;
 
-        let rope_factors = match spec.layers.iter().any(|layer| layer.rope.has_factors) {
+        let with_factors = |layer: &AttentionSpec| layer.rope.factors == RopeFactors::Fixed;
+        let rope_factors = match spec.attentions().any(with_factors) {
             true => Some(load(gguf, names::ROPE_FREQS)?),
             false => None,
         };
@@ -78,9 +86,9 @@ impl Oracle {
             token_embedding: Matrix::load(gguf, names::TOKEN_EMBEDDING, spec.hidden_size)?,
             layers,
             output_norm: load(gguf, names::OUTPUT_NORM)?,
-            output: match spec.tied_head {
-                true => None,
-                false => Some(Matrix::load(gguf, names::OUTPUT, spec.hidden_size)?),
+            output: match spec.head {
+                Head::Own => Some(Matrix::load(gguf, names::OUTPUT, spec.hidden_size)?),
+                Head::Tied | Head::None => None,
             },
             spec,
         })
@@ -118,9 +126,12 @@ impl Oracle {
             });
         }
         let mut hidden = self.embed(ids)?;
-        for (weights, layer) in self.layers.iter().zip(&self.spec.layers) {
-            self.attention(&mut hidden, weights, layer);
-            self.feed_forward(&mut hidden, weights);
+        let attentions = self.spec.attentions();
+        for ((weights, layer), attention) in
+            self.layers.iter().zip(&self.spec.layers).zip(attentions)
+        {
+            self.attention(&mut hidden, weights, attention);
+            self.feed_forward(&mut hidden, weights, layer);
         }
         let wanted = positions
             .iter()
@@ -149,8 +160,8 @@ impl Oracle {
     }
 
     /// `x = x + post_norm(output(softmax(q k * scale) v))`
-    fn attention(&self, hidden: &mut [Vec<f32>], weights: &Layer, layer: &LayerSpec) {
-        let normed = norm_all(hidden, &weights.attn_norm, self.spec.norm);
+    fn attention(&self, hidden: &mut [Vec<f32>], weights: &Layer, layer: &AttentionSpec) {
+        let normed = norm_all(hidden, weights.attn_norm.as_deref(), self.spec.norm);
         let mut q = weights.q.apply(&normed);
         let mut k = weights.k.apply(&normed);
         let v = weights.v.apply(&normed);
@@ -158,8 +169,11 @@ impl Oracle {
         let frequencies = &weights.rope_frequencies;
         for (all, head_norm) in [(&mut q, &weights.q_norm), (&mut k, &weights.k_norm)] {
             for (position, heads) in all.iter_mut().enumerate() {
+                if let (Some(QkNorm::Whole), Some(weight)) = (layer.qk_norm, head_norm) {
+                    norm(heads, weight, self.spec.norm);
+                }
                 for head in heads.chunks_exact_mut(layer.head_dim_k) {
-                    if let Some(weight) = head_norm {
+                    if let (Some(QkNorm::PerHead), Some(weight)) = (layer.qk_norm, head_norm) {
                         norm(head, weight, self.spec.norm);
                     }
                     rotate(head, position, layer.rope.kind, frequencies);
@@ -171,10 +185,12 @@ impl Oracle {
             .map(|position| self.attend(position, &q[position], &k, &v, layer))
             .collect();
         let mut result = weights.attn_output.apply(&mixed);
-        if let Some(weight) = &weights.post_attention_norm {
-            result = norm_all(&result, weight, self.spec.norm);
-        }
-        add(hidden, &result);
+        result = norm_all(
+            &result,
+            weights.post_attention_norm.as_deref(),
+            self.spec.norm,
+        );
+        add(hidden, &result, self.spec.residual_scale);
     }
 
     /// One query position against all keys that it sees; gives `[head_count * head_dim_v]`.
@@ -184,11 +200,11 @@ impl Oracle {
         q: &[f32],
         k: &[Vec<f32>],
         v: &[Vec<f32>],
-        layer: &LayerSpec,
+        layer: &AttentionSpec,
     ) -> Vec<f32> {
         let visible = layer.first_visible(position)..=position;
         let heads_per_kv = layer.head_count / layer.head_count_kv;
-        let mut mixed = Vec::with_capacity(layer.attention_size());
+        let mut mixed = Vec::with_capacity(layer.output_size());
 
         for (head, q) in q.chunks_exact(layer.head_dim_k).enumerate() {
             let k_at = head / heads_per_kv * layer.head_dim_k;
@@ -198,8 +214,8 @@ impl Oracle {
                 .iter()
                 .map(|k| {
                     let k = &k[k_at..k_at + layer.head_dim_k];
-                    let score = f64::from(dot(q, k)) * f64::from(layer.attention_scale);
-                    softcap(score, self.spec.attention_softcap)
+                    let score = f64::from(dot(q, k)) * f64::from(layer.scale);
+                    softcap(score, layer.softcap)
                 })
                 .collect();
             softmax(&mut scores);
@@ -216,27 +232,26 @@ impl Oracle {
     }
 
     /// `x = x + post_norm(down(activation(gate(norm(x))) * up(norm(x))))`
-    fn feed_forward(&self, hidden: &mut [Vec<f32>], weights: &Layer) {
-        let normed = norm_all(hidden, &weights.ffn_norm, self.spec.norm);
+    fn feed_forward(&self, hidden: &mut [Vec<f32>], weights: &Layer, layer: &LayerSpec) {
+        let normed = norm_all(hidden, weights.ffn_norm.as_deref(), self.spec.norm);
         let mut gated = weights.gate.apply(&normed);
         let up = weights.up.apply(&normed);
         for (gate, up) in gated.iter_mut().flatten().zip(up.iter().flatten()) {
-            *gate = activate(*gate, self.spec.activation) * up;
+            *gate = activate(*gate, layer.feed_forward.activation) * up;
         }
         let mut result = weights.down.apply(&gated);
-        if let Some(weight) = &weights.post_ffw_norm {
-            result = norm_all(&result, weight, self.spec.norm);
-        }
-        add(hidden, &result);
+        result = norm_all(&result, weights.post_ffw_norm.as_deref(), self.spec.norm);
+        add(hidden, &result, self.spec.residual_scale);
     }
 
     /// `logits = softcap(head(norm(x)))`
     fn head(&self, hidden: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
-        let normed = norm_all(&hidden, &self.output_norm, self.spec.norm);
+        let normed = norm_all(&hidden, Some(&self.output_norm), self.spec.norm);
         let head = self.output.as_ref().unwrap_or(&self.token_embedding);
         let mut logits = head.apply(&normed);
         for logit in logits.iter_mut().flatten() {
-            *logit = softcap(f64::from(*logit), self.spec.final_logit_softcap) as f32;
+            let scaled = f64::from(*logit) * f64::from(self.spec.logit_scale);
+            *logit = softcap(scaled, self.spec.final_logit_softcap) as f32;
         }
         logits
     }
@@ -249,35 +264,76 @@ impl Layer {
         layer: &LayerSpec,
         rope_factors: Option<&[f32]>,
     ) -> Result<Self, EngineError> {
-        let hidden = layer.attention_size();
-        let vector = |suffix| load(gguf, &names::layer(index, suffix));
-        let vector_if = |there: bool, suffix| there.then(|| vector(suffix)).transpose();
-        let matrix = |suffix, columns| Matrix::load(gguf, &names::layer(index, suffix), columns);
-        let attn_norm = vector(names::ATTN_NORM)?;
-        let width = attn_norm.len();
-        let linear = |weight, bias| -> Result<Linear, EngineError> {
+        let Some(attention) = layer.attention() else {
+            return Err(not_covered("a layer that does not attend"));
+        };
+        let vector = |suffix: &str| load(gguf, &names::layer(index, suffix));
+        let vector_if = |there: bool, suffix: &str| there.then(|| vector(suffix)).transpose();
+        let norm = |name: Option<&str>| name.map(vector).transpose();
+        let matrix = |suffix: &str| {
+            let name = names::layer(index, suffix);
+            let columns = gguf.tensor(&name).map_or(0, |tensor| tensor.cols());
+            Matrix::load(gguf, &name, columns)
+        };
+        let linear = |weight: &str| -> Result<Linear, EngineError> {
             Ok(Linear {
-                weight: matrix(weight, width)?,
-                bias: vector_if(layer.qkv_bias, bias)?,
+                weight: matrix(weight)?,
+                bias: vector_if(attention.qkv_bias, &names::bias(weight))?,
             })
         };
-        let factors = rope_factors.filter(|_| layer.rope.has_factors);
+        let factors = rope_factors.filter(|_| attention.rope.factors == RopeFactors::Fixed);
+        let factors = factors.map(|factors| (names::ROPE_FREQS, factors));
+        let normed = attention.qk_norm.is_some();
         Ok(Layer {
-            q: linear(names::ATTN_Q, names::ATTN_Q_BIAS)?,
-            k: linear(names::ATTN_K, names::ATTN_K_BIAS)?,
-            v: linear(names::ATTN_V, names::ATTN_V_BIAS)?,
-            q_norm: vector_if(layer.qk_norm, names::ATTN_Q_NORM)?,
-            k_norm: vector_if(layer.qk_norm, names::ATTN_K_NORM)?,
-            rope_frequencies: layer.rope.frequencies(factors)?,
-            attn_output: matrix(names::ATTN_OUTPUT, hidden)?,
-            post_attention_norm: vector_if(layer.post_norms, names::POST_ATTENTION_NORM)?,
-            ffn_norm: vector(names::FFN_NORM)?,
-            gate: matrix(names::FFN_GATE, width)?,
-            up: matrix(names::FFN_UP, width)?,
-            down: matrix(names::FFN_DOWN, layer.feed_forward_length)?,
-            post_ffw_norm: vector_if(layer.post_norms, names::POST_FFW_NORM)?,
-            attn_norm,
+            attn_norm: norm(layer.mixer_norms.before)?,
+            q: linear(names::ATTN_Q)?,
+            k: linear(names::ATTN_K)?,
+            v: linear(names::ATTN_V)?,
+            q_norm: vector_if(normed, names::ATTN_Q_NORM)?,
+            k_norm: vector_if(normed, names::ATTN_K_NORM)?,
+            rope_frequencies: attention.rope.frequencies(factors)?,
+            attn_output: matrix(names::ATTN_OUTPUT)?,
+            post_attention_norm: norm(layer.mixer_norms.branch)?,
+            ffn_norm: norm(layer.feed_forward_norms.before)?,
+            gate: matrix(names::FFN_GATE)?,
+            up: matrix(names::FFN_UP)?,
+            down: matrix(names::FFN_DOWN)?,
+            post_ffw_norm: norm(layer.feed_forward_norms.branch)?,
         })
+    }
+}
+
+/// The oracle says so rather than leave a part of a model out.
+fn refuse_what_is_not_covered(spec: &ModelSpec) -> Result<(), EngineError> {
+    let plain = spec.attentions().all(|layer| {
+        !layer.fused_qkv
+            && !layer.output_bias
+            && !layer.output_gate
+            && !layer.value_norm
+            && layer.shares_kv_of.is_none()
+            && layer.temperature.is_none()
+            && layer.rope.magnitude == 1.0
+            && !matches!(layer.rope.factors, RopeFactors::ByLength { .. })
+    });
+    let gated = spec.layers.iter().all(|layer| {
+        let ffn = layer.feed_forward;
+        ffn.gate == FeedForwardGate::Own && !ffn.bias && !layer.output_scale
+    });
+    let covered = plain
+        && gated
+        && spec.can_generate()
+        && !spec.embedding_norm
+        && spec.output_norm == Some(names::OUTPUT_NORM)
+        && matches!(spec.norm, Norm::Rms { .. });
+    match covered {
+        true => Ok(()),
+        false => Err(not_covered(&spec.architecture)),
+    }
+}
+
+fn not_covered(what: &str) -> EngineError {
+    EngineError::UnsupportedFeature {
+        feature: format!("{what} in the scalar reference"),
     }
 }
 
@@ -333,17 +389,20 @@ fn load(gguf: &Gguf, name: &str) -> Result<Vec<f32>, EngineError> {
     Ok(values)
 }
 
-fn norm_all(hidden: &[Vec<f32>], weight: &[f32], kind: Norm) -> Vec<Vec<f32>> {
+/// Without a weight the rows stay as they are.
+fn norm_all(hidden: &[Vec<f32>], weight: Option<&[f32]>, kind: Norm) -> Vec<Vec<f32>> {
     let mut normed = hidden.to_vec();
-    for x in &mut normed {
-        norm(x, weight, kind);
+    if let Some(weight) = weight {
+        for x in &mut normed {
+            norm(x, weight, kind);
+        }
     }
     normed
 }
 
 /// `x / sqrt(mean(x^2) + eps) * weight`
 fn norm(x: &mut [f32], weight: &[f32], kind: Norm) {
-    let Norm::Rms { eps } = kind;
+    let eps = kind.eps();
     let squares: f64 = x.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
     let scale = 1.0 / (squares / x.len() as f64 + f64::from(eps)).sqrt();
     for (x, weight) in x.iter_mut().zip(weight) {
@@ -393,13 +452,15 @@ fn activate(x: f32, activation: Activation) -> f32 {
             let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
             0.5 * x * (1.0 + inner.tanh())
         }
+        // The oracle's families do not have it.
+        Activation::Gelu => f64::NAN,
     };
     y as f32
 }
 
-fn add(hidden: &mut [Vec<f32>], result: &[Vec<f32>]) {
+fn add(hidden: &mut [Vec<f32>], result: &[Vec<f32>], scale: f32) {
     for (x, y) in hidden.iter_mut().flatten().zip(result.iter().flatten()) {
-        *x += y;
+        *x += y * scale;
     }
 }
 

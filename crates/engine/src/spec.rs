@@ -1,28 +1,31 @@
-//! A decoder model's description as data.
+//! A model's description as data.
 //!
-//! All decoder families here are one block with switches. [`ModelSpec`] holds the switches; it is read once from a
-//! file's metadata and tensor table, and everything behind it (weight binding, forward pass, cache, oracle) reads it
-//! and never asks for the family's name. A new dense family is a row in `families.rs` and a golden test.
+//! All families here are one block with switches. [`ModelSpec`] holds the switches; it is read once from a file's metadata
+//! and tensor table, and everything behind it (weight binding, forward pass, cache, oracle) reads it and never asks for the
+//! family's name. A new dense family is a row in `families.rs` and a golden test.
 //!
 //! The block, for one layer and one token's hidden state `x` (`[hidden_size]`):
 //!
 //! ```text
-//! a = attention(norm(x))          q, k: optional bias, optional norm per head, rope
-//! x = x + post_norm?(a)
-//! f = down(activation(gate(norm(x))) * up(norm(x)))
-//! x = x + post_norm?(f)
+//! x = after?(x + r * branch?(mixer(before?(x))))            mixer: attention, gated delta net or short convolution
+//! x = after?(x + r * branch?(down(f(gate(y)) * up(y))))     y = before?(x); without a gate: down(f(up(y)))
+//! x = x + branch?(proj(f(inp_gate(x)) * per_layer))         where tokens have an embedding per layer (Gemma 4)
+//! x = x * output_scale                                      where the layer has one
 //! ```
 
+mod build;
 mod families;
+mod mixer;
 mod read;
+mod rope;
 mod tensors;
 
 pub use families::supported_architectures;
+pub use mixer::{AttentionSpec, DeltaNetSpec, Mixer, QkNorm, ShortConvSpec, Temperature};
+pub use rope::{RopeFactors, RopeKind, RopeSpec, Yarn};
 pub use tensors::{Expected, names};
 
-use crate::EngineError;
-
-/// What a decoder model computes, apart from its weights.
+/// What a model computes, apart from its weights.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelSpec {
     /// The family's name as in `general.architecture`. For people; no computation depends on it.
@@ -33,71 +36,90 @@ pub struct ModelSpec {
     pub hidden_size: usize,
     /// Number of tokens for which the model was trained.
     pub context_length: usize,
+    /// A token sees those before it; `false`: all of its sequence, so that the model embeds and cannot generate.
+    pub causal: bool,
     /// Factor on the embedding row of a token; 1 for most families, `sqrt(hidden_size)` for Gemma.
     pub embedding_scale: f32,
-    /// The norm of all places: before attention, before the feed-forward part, per head, after, and before the head.
+    /// Learned positions that are added to the embedding (BERT).
+    pub position_embeddings: Option<usize>,
+    /// Token types whose rows are added to the embedding (BERT); 0: none.
+    pub token_types: usize,
+    /// The embedding is normalised before the first layer.
+    pub embedding_norm: bool,
+    /// Length of a token's embedding for each layer (Gemma 4).
+    pub per_layer_input: Option<usize>,
+    /// The norm of all places.
     pub norm: Norm,
-    /// The non-linearity of the gated feed-forward part.
-    pub activation: Activation,
-    /// `cap * tanh(score / cap)` on the scaled attention scores (Gemma 2).
-    pub attention_softcap: Option<f32>,
-    /// `cap * tanh(logit / cap)` on the logits (Gemma 2).
-    pub final_logit_softcap: Option<f32>,
-    /// The head is the embedding matrix: the file has no `output.weight`.
-    pub tied_head: bool,
+    /// Factor on what a mixer or a feed-forward part adds (Granite).
+    pub residual_scale: f32,
     /// One description a layer, in order.
     pub layers: Vec<LayerSpec>,
+    /// Blocks of the file behind the last layer that predict further tokens; they are not used.
+    pub prediction_blocks: usize,
+    /// The tensor of the norm behind the last layer, where there is one.
+    pub output_norm: Option<&'static str>,
+    /// What turns hidden states into logits.
+    pub head: Head,
+    /// Factor on the logits (Granite: 1 / `logit_scale`).
+    pub logit_scale: f32,
+    /// `cap * tanh(logit / cap)` on the logits (Gemma 2).
+    pub final_logit_softcap: Option<f32>,
+    /// How the file says that hidden states become one embedding.
+    pub pooling: Option<Pooling>,
+    /// Matrices that a pooled embedding goes through, `(columns, rows)` each (EmbeddingGemma).
+    pub dense: Vec<(usize, usize)>,
+    /// The head that scores a sequence (cross-encoders).
+    pub classifier: Option<Classifier>,
 }
 
-/// What one decoder layer computes.
+/// What one layer computes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayerSpec {
-    /// Number of query heads.
-    pub head_count: usize,
-    /// Number of key and value heads; divides `head_count`. Query head `h` reads key head `h / (head_count / head_count_kv)`.
-    pub head_count_kv: usize,
-    /// Length of a query or key head.
-    pub head_dim_k: usize,
-    /// Length of a value head.
-    pub head_dim_v: usize,
-    /// Rows of the gate and up matrices.
-    pub feed_forward_length: usize,
-    /// Rotation of queries and keys by position.
-    pub rope: RopeSpec,
-    /// A query at position `p` sees the keys at `p - window + 1 ..= p`; `None`: all up to `p`.
-    pub sliding_window: Option<u32>,
-    /// Factor on the product of query and key, before the softmax.
-    pub attention_scale: f32,
-    /// Queries, keys and values have a bias.
-    pub qkv_bias: bool,
-    /// Queries and keys are normalised per head, before rope.
-    pub qk_norm: bool,
-    /// The results of attention and of the feed-forward part are normalised before they are added.
-    pub post_norms: bool,
+    /// What mixes tokens.
+    pub mixer: Mixer,
+    /// Norms around the mixer.
+    pub mixer_norms: Norms,
+    /// The feed-forward part.
+    pub feed_forward: FeedForward,
+    /// Norms around the feed-forward part.
+    pub feed_forward_norms: Norms,
+    /// The layer's result is multiplied by a number of the file (Gemma 4).
+    pub output_scale: bool,
 }
 
-/// Rotary position embedding (Su et al. 2021, arXiv:2104.09864) of one layer.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RopeSpec {
-    /// Which elements of a head form a pair.
-    pub kind: RopeKind,
-    /// How many elements of a head, from its start, are rotated; even, at most the head's length.
-    pub dims: usize,
-    /// Base of the geometric row of frequencies (`rope_theta`).
-    pub base: f32,
-    /// Factor on every frequency: 1 / the factor of linear position scaling (Chen et al. 2023, arXiv:2306.15595).
-    pub scale: f32,
-    /// The file divides each frequency by an element of `rope_freqs.weight` (Llama 3.1's long-context factors).
-    pub has_factors: bool,
+/// Which norms stand around a part of a layer: the names of their tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Norms {
+    /// On the part's input.
+    pub before: Option<&'static str>,
+    /// On the part's result, before it is added.
+    pub branch: Option<&'static str>,
+    /// On the sum.
+    pub after: Option<&'static str>,
 }
 
-/// Which two elements of a head rotate together.
+/// The feed-forward part of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RopeKind {
-    /// `i` and `i + dims / 2`, as in GPT-NeoX and in Hugging Face's code.
-    Neox,
-    /// `2 i` and `2 i + 1`, as in the original paper; GGUF files of the llama family are permuted for it.
-    Interleaved,
+pub struct FeedForward {
+    /// Rows of the up matrix, columns of the down matrix.
+    pub length: usize,
+    /// Whether and where there is a gate.
+    pub gate: FeedForwardGate,
+    /// Its non-linearity.
+    pub activation: Activation,
+    /// Up and down have a bias.
+    pub bias: bool,
+}
+
+/// Whether the feed-forward part has a gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FeedForwardGate {
+    /// `down(f(up(x)))`
+    None,
+    /// `down(f(gate(x)) * up(x))`
+    Own,
+    /// As [`FeedForwardGate::Own`], and the file's up matrix holds the gate's rows before those of up.
+    Fused,
 }
 
 /// How a hidden state is normalised.
@@ -109,112 +131,137 @@ pub enum Norm {
         /// Added to the mean of squares.
         eps: f32,
     },
+    /// `(x - mean(x)) / sqrt(variance(x) + eps) * weight + bias` (Ba et al. 2016, arXiv:1607.06450).
+    Layer {
+        /// Added to the variance.
+        eps: f32,
+        /// Each norm has a bias.
+        bias: bool,
+    },
 }
 
-/// The non-linearity of the gated feed-forward part.
+/// The non-linearity of a feed-forward part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
     /// `x / (1 + exp(-x))`
     Silu,
     /// GELU in its tanh form: `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))`
     GeluTanh,
+    /// GELU: `x / 2 * (1 + erf(x / sqrt(2)))`
+    Gelu,
+}
+
+/// What turns hidden states into logits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Head {
+    /// The embedding matrix: the file has no `output.weight`.
+    Tied,
+    /// A matrix of its own.
+    Own,
+    /// Nothing: the model gives no logits.
+    None,
+}
+
+/// How the hidden states of a sequence become one vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pooling {
+    /// Their mean.
+    Mean,
+    /// The first token's.
+    Cls,
+    /// The last token's.
+    Last,
+    /// Scores of the classification head: a reranker, which does not embed.
+    Rank,
+}
+
+/// The head of a cross-encoder: `output(norm?(f(dense(pooled))))`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Classifier {
+    /// What it reads of the sequence.
+    pub pooling: Pooling,
+    /// There is a square matrix with this non-linearity before the output.
+    pub dense: Option<ClassifierActivation>,
+    /// The matrix has a bias.
+    pub dense_bias: bool,
+    /// A norm stands before the output.
+    pub norm: bool,
+    /// Number of scores.
+    pub labels: usize,
+    /// The output has a bias.
+    pub output_bias: bool,
+    /// The scores go through a softmax when there are several (Qwen 3 rerankers: yes and no).
+    pub softmax: bool,
+    /// What the scores stand for, where the file says it.
+    pub label_names: Vec<String>,
+}
+
+/// The non-linearity of a classification head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClassifierActivation {
+    /// `tanh(x)`
+    Tanh,
+    /// GELU in its exact form.
+    Gelu,
 }
 
 impl ModelSpec {
-    /// Number of decoder layers.
+    /// Number of layers.
     #[must_use]
     pub fn layer_count(&self) -> usize {
         self.layers.len()
     }
 
+    /// Whether the model gives logits for the next token.
+    #[must_use]
+    pub fn can_generate(&self) -> bool {
+        self.causal && self.head != Head::None
+    }
+
+    /// Whether a layer keeps a state that cannot be cut back to any position.
+    #[must_use]
+    pub fn is_recurrent(&self) -> bool {
+        self.layers.iter().any(|layer| layer.mixer.state_len() > 0)
+    }
+
     /// Bytes that one token takes in the KV cache of all layers, at `element_bytes` bytes per element (F16: 2, F32: 4).
     ///
-    /// Layers with a sliding window count in full; a cache that drops what the window has left needs less.
+    /// Layers with a sliding window count in full; a cache that drops what the window has left needs less. 0 for a model
+    /// that sees whole sequences: it keeps nothing.
     #[must_use]
     pub fn kv_bytes_per_token(&self, element_bytes: usize) -> u64 {
-        let elements: u64 = self
-            .layers
-            .iter()
-            .map(|layer| (layer.k_size() + layer.v_size()) as u64)
-            .sum();
-        elements * element_bytes as u64
+        if !self.causal {
+            return 0;
+        }
+        let own = self
+            .attentions()
+            .filter(|layer| layer.shares_kv_of.is_none());
+        own.map(|layer| (layer.k_size() + layer.v_size()) as u64)
+            .sum::<u64>()
+            * element_bytes as u64
+    }
+
+    /// Bytes of state that a sequence takes beside the KV cache, whatever its length.
+    #[must_use]
+    pub fn state_bytes(&self) -> u64 {
+        let lengths = self.layers.iter().map(|layer| layer.mixer.state_len());
+        lengths.sum::<usize>() as u64 * 4
+    }
+
+    /// The layers that attend.
+    pub fn attentions(&self) -> impl Iterator<Item = &AttentionSpec> {
+        self.layers.iter().filter_map(LayerSpec::attention)
     }
 }
 
 impl LayerSpec {
-    /// Elements of all query heads together.
+    /// The layer's attention, if that is what mixes its tokens.
     #[must_use]
-    pub fn q_size(&self) -> usize {
-        self.head_count * self.head_dim_k
-    }
-
-    /// Elements of all key heads together.
-    #[must_use]
-    pub fn k_size(&self) -> usize {
-        self.head_count_kv * self.head_dim_k
-    }
-
-    /// Elements of all value heads together.
-    #[must_use]
-    pub fn v_size(&self) -> usize {
-        self.head_count_kv * self.head_dim_v
-    }
-
-    /// Elements of attention's result before the output projection.
-    #[must_use]
-    pub fn attention_size(&self) -> usize {
-        self.head_count * self.head_dim_v
-    }
-
-    /// The first position that a query at `position` sees.
-    #[must_use]
-    pub fn first_visible(&self, position: usize) -> usize {
-        match self.sliding_window {
-            Some(window) => (position + 1).saturating_sub(window as usize),
-            None => 0,
+    pub fn attention(&self) -> Option<&AttentionSpec> {
+        match &self.mixer {
+            Mixer::Attention(attention) => Some(attention),
+            _ => None,
         }
-    }
-}
-
-impl RopeSpec {
-    /// The angle in radians by which pair `i` turns per position, for `i` in `0 .. dims / 2`:
-    /// `base^(-2 i / dims) * scale / factors[i]`.
-    ///
-    /// `factors` is the content of `rope_freqs.weight`, to be given exactly where [`has_factors`](Self::has_factors)
-    /// is set.
-    ///
-    /// # Errors
-    ///
-    /// [`EngineError::WrongShape`] when there is not one factor a pair, [`EngineError::InvalidTensorValue`] when a
-    /// factor is not a finite number above zero.
-    pub fn frequencies(&self, factors: Option<&[f32]>) -> Result<Vec<f64>, EngineError> {
-        let pairs = self.dims / 2;
-        if let Some(factors) = factors {
-            if factors.len() != pairs {
-                return Err(EngineError::WrongShape {
-                    name: names::ROPE_FREQS.to_owned(),
-                    expected: vec![pairs as u64],
-                    found: vec![factors.len() as u64],
-                });
-            }
-            if let Some(index) = factors
-                .iter()
-                .position(|factor| !factor.is_normal() || *factor < 0.0)
-            {
-                return Err(EngineError::InvalidTensorValue {
-                    name: names::ROPE_FREQS.to_owned(),
-                    index,
-                    found: factors[index],
-                    expected: "a finite number above zero",
-                });
-            }
-        }
-        let frequency = |pair: usize| {
-            let exponent = -2.0 * pair as f64 / self.dims as f64;
-            let factor = factors.map_or(1.0, |factors| f64::from(factors[pair]));
-            f64::from(self.base).powf(exponent) * f64::from(self.scale) / factor
-        };
-        Ok((0..pairs).map(frequency).collect())
     }
 }
 
@@ -223,7 +270,13 @@ impl Norm {
     #[must_use]
     pub fn eps(self) -> f32 {
         match self {
-            Norm::Rms { eps } => eps,
+            Norm::Rms { eps } | Norm::Layer { eps, .. } => eps,
         }
+    }
+
+    /// Whether its tensors come with a bias.
+    #[must_use]
+    pub fn has_bias(self) -> bool {
+        matches!(self, Norm::Layer { bias: true, .. })
     }
 }

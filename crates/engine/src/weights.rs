@@ -1,213 +1,190 @@
 //! A model's weights, packed for the kernels and bound to their places.
 
-use crate::EngineError;
-use crate::spec::{LayerSpec, ModelSpec, names};
-use dunlin_compute::{PackedMatrix, PanelFormat, Pool, pack};
-use dunlin_format::{Gguf, TensorInfo, decode};
+mod bind;
+
+pub(crate) use bind::load;
+
+use dunlin_compute::{PackedMatrix, PanelFormat};
 use std::ops::ControlFlow;
-
-/// All weights of a decoder but its embedding rows, which are read from the file a row at a time.
-pub(crate) struct Weights {
-    pub layers: Vec<LayerWeights>,
-    pub output_norm: Vec<f32>,
-    pub head: PackedMatrix,
-}
-
-/// One layer.
-pub(crate) struct LayerWeights {
-    pub attn_norm: Vec<f32>,
-    pub q: PackedMatrix,
-    pub k: PackedMatrix,
-    pub v: PackedMatrix,
-    /// Biases of queries, keys and values.
-    pub qkv_bias: Option<[Vec<f32>; 3]>,
-    /// Norms of query and key heads.
-    pub qk_norm: Option<[Vec<f32>; 2]>,
-    pub attn_output: PackedMatrix,
-    /// Norms of the results of attention and of the feed-forward part.
-    pub post_norms: Option<[Vec<f32>; 2]>,
-    pub ffn_norm: Vec<f32>,
-    pub gate: PackedMatrix,
-    pub up: PackedMatrix,
-    pub down: PackedMatrix,
-    /// Radians per position of each rotated pair.
-    pub rope: Vec<f32>,
-}
 
 /// Told while weights are packed: bytes done, and of how many. Break to give up.
 pub type LoadProgress<'a> = &'a mut dyn FnMut(u64, u64) -> ControlFlow<()>;
 
-impl Weights {
-    /// Packs every weight of the model.
-    ///
-    /// # Errors
-    /// What [`ModelSpec::check_tensors`] gives, a type without a kernel, or [`EngineError::Cancelled`].
-    pub(crate) fn load(
-        gguf: &Gguf,
-        spec: &ModelSpec,
-        pool: &Pool,
-        progress: LoadProgress<'_>,
-    ) -> Result<Self, EngineError> {
-        spec.check_tensors(gguf)?;
-        let total = gguf.tensors().iter().map(TensorInfo::byte_len).sum();
-        let mut loader = Loader {
-            gguf,
-            pool,
-            progress,
-            done: 0,
-            total,
-        };
-        let factors = match spec.layers.iter().any(|layer| layer.rope.has_factors) {
-            true => Some(loader.vector(names::ROPE_FREQS)?),
-            false => None,
-        };
-        let mut layers = Vec::with_capacity(spec.layers.len());
-        for (index, layer) in spec.layers.iter().enumerate() {
-            layers.push(loader.layer(index, layer, factors.as_deref())?);
-        }
-        let head = if spec.tied_head {
-            names::TOKEN_EMBEDDING
-        } else {
-            names::OUTPUT
-        };
-        Ok(Weights {
-            layers,
-            output_norm: loader.vector(names::OUTPUT_NORM)?,
-            head: loader.matrix(head)?,
-        })
-    }
+/// All weights of a model but its embedding rows, which are read from the file a row at a time.
+pub(crate) struct Weights {
+    /// `[positions, hidden_size]`
+    pub positions: Option<Vec<f32>>,
+    /// `[types, hidden_size]`
+    pub token_types: Vec<f32>,
+    pub embedding_norm: Option<NormWeights>,
+    pub per_layer: Option<PerLayerWeights>,
+    pub layers: Vec<LayerWeights>,
+    /// The distinct rotations, in the order of [`crate::buffers::Buffers::tables`].
+    pub rotations: Vec<Rotation>,
+    pub output_norm: Option<NormWeights>,
+    pub head: Option<PackedMatrix>,
+    pub dense: Vec<PackedMatrix>,
+    pub classifier: Option<ClassifierWeights>,
+}
 
+/// One layer.
+pub(crate) struct LayerWeights {
+    pub mixer_norms: NormSet,
+    pub mixer: MixerWeights,
+    pub feed_forward_norms: NormSet,
+    pub gate: Option<PackedMatrix>,
+    pub up: Linear,
+    pub down: Linear,
+    pub input: Option<LayerInputWeights>,
+    pub output_scale: Option<f32>,
+}
+
+pub(crate) enum MixerWeights {
+    Attention(AttentionWeights),
+    DeltaNet(DeltaNetWeights),
+    ShortConv(ShortConvWeights),
+}
+
+pub(crate) struct AttentionWeights {
+    pub q: Linear,
+    /// Keys and values; `None` where the layer reads those of another.
+    pub kv: Option<[Linear; 2]>,
+    /// Gate of the result.
+    pub gate: Option<PackedMatrix>,
+    pub q_norm: Option<Vec<f32>>,
+    pub k_norm: Option<Vec<f32>>,
+    /// Ones, as long as a value head.
+    pub v_norm: Option<Vec<f32>>,
+    pub output: Linear,
+}
+
+pub(crate) struct DeltaNetWeights {
+    pub mixed: PackedMatrix,
+    pub gate: PackedMatrix,
+    pub alpha: PackedMatrix,
+    pub beta: PackedMatrix,
+    /// `[taps, channels]`
+    pub conv: Vec<f32>,
+    pub dt_bias: Vec<f32>,
+    /// Negative.
+    pub a: Vec<f32>,
+    pub norm: Vec<f32>,
+    pub output: PackedMatrix,
+}
+
+pub(crate) struct ShortConvWeights {
+    pub input: PackedMatrix,
+    /// `[taps, channels]`
+    pub conv: Vec<f32>,
+    pub output: PackedMatrix,
+}
+
+/// What turns a token's embedding into one for each layer.
+pub(crate) struct PerLayerWeights {
+    pub projection: PackedMatrix,
+    pub norm: Vec<f32>,
+}
+
+/// What adds such an embedding to a layer.
+pub(crate) struct LayerInputWeights {
+    pub gate: PackedMatrix,
+    pub projection: PackedMatrix,
+    pub norm: NormWeights,
+}
+
+pub(crate) struct ClassifierWeights {
+    pub dense: Option<Linear>,
+    pub norm: Option<NormWeights>,
+    pub output: Linear,
+}
+
+/// A matrix and what is added to its product.
+pub(crate) struct Linear {
+    pub weight: PackedMatrix,
+    pub bias: Option<Vec<f32>>,
+}
+
+pub(crate) struct NormWeights {
+    pub weight: Vec<f32>,
+    pub bias: Option<Vec<f32>>,
+}
+
+/// The norms around a part of a layer.
+pub(crate) struct NormSet {
+    pub before: Option<NormWeights>,
+    pub branch: Option<NormWeights>,
+    pub after: Option<NormWeights>,
+}
+
+/// Radians per position of each rotated pair.
+pub(crate) struct Rotation {
+    pub frequencies: Vec<f32>,
+    /// Those of sequences past the original context, where they differ.
+    pub long: Option<Vec<f32>>,
+    pub magnitude: f32,
+}
+
+impl Weights {
     /// Bytes of memory of the packed matrices.
     pub(crate) fn bytes(&self) -> u64 {
-        let layers = self.layers.iter().flat_map(LayerWeights::matrices);
-        layers
-            .chain([&self.head])
-            .map(|matrix| matrix.bytes() as u64)
-            .sum()
+        let mut matrices = Vec::new();
+        matrices.extend(&self.head);
+        matrices.extend(&self.dense);
+        matrices.extend(self.per_layer.as_ref().map(|weights| &weights.projection));
+        if let Some(classifier) = &self.classifier {
+            matrices.extend(classifier.dense.as_ref().map(|dense| &dense.weight));
+            matrices.push(&classifier.output.weight);
+        }
+        for layer in &self.layers {
+            matrices.extend(layer.mixer.inputs());
+            matrices.push(layer.mixer.output());
+            matrices.extend(&layer.gate);
+            matrices.extend([&layer.up.weight, &layer.down.weight]);
+            if let Some(input) = &layer.input {
+                matrices.extend([&input.gate, &input.projection]);
+            }
+        }
+        matrices.iter().map(|matrix| matrix.bytes() as u64).sum()
     }
 }
 
-impl LayerWeights {
-    fn matrices(&self) -> [&PackedMatrix; 7] {
-        [
-            &self.q,
-            &self.k,
-            &self.v,
-            &self.attn_output,
-            &self.gate,
-            &self.up,
-            &self.down,
-        ]
+impl MixerWeights {
+    /// The matrices that read the layer's normed input.
+    pub(crate) fn inputs(&self) -> Vec<&PackedMatrix> {
+        match self {
+            MixerWeights::Attention(attention) => {
+                let mut all = vec![&attention.q.weight];
+                all.extend(attention.kv.iter().flatten().map(|linear| &linear.weight));
+                all.extend(&attention.gate);
+                all
+            }
+            MixerWeights::DeltaNet(delta) => {
+                vec![&delta.mixed, &delta.gate, &delta.alpha, &delta.beta]
+            }
+            MixerWeights::ShortConv(conv) => vec![&conv.input],
+        }
+    }
+
+    /// What is added to the mixer's result.
+    pub(crate) fn output_bias(&self) -> Option<&Vec<f32>> {
+        match self {
+            MixerWeights::Attention(attention) => attention.output.bias.as_ref(),
+            MixerWeights::DeltaNet(_) | MixerWeights::ShortConv(_) => None,
+        }
+    }
+
+    fn output(&self) -> &PackedMatrix {
+        match self {
+            MixerWeights::Attention(attention) => &attention.output.weight,
+            MixerWeights::DeltaNet(delta) => &delta.output,
+            MixerWeights::ShortConv(conv) => &conv.output,
+        }
     }
 }
 
 /// Whether a product with any of these weights needs quantized activations.
-pub(crate) fn any_quantized(weights: &[&PackedMatrix]) -> bool {
+pub(crate) fn any_quantized<'a>(weights: impl IntoIterator<Item = &'a PackedMatrix>) -> bool {
     weights
-        .iter()
+        .into_iter()
         .any(|matrix| PanelFormat::is_quantized(matrix.format()))
-}
-
-struct Loader<'a> {
-    gguf: &'a Gguf,
-    pool: &'a Pool,
-    progress: LoadProgress<'a>,
-    done: u64,
-    total: u64,
-}
-
-impl Loader<'_> {
-    fn layer(
-        &mut self,
-        index: usize,
-        spec: &LayerSpec,
-        factors: Option<&[f32]>,
-    ) -> Result<LayerWeights, EngineError> {
-        let name = |suffix: &str| names::layer(index, suffix);
-        let factors = if spec.rope.has_factors { factors } else { None };
-        let rope = spec
-            .rope
-            .frequencies(factors)?
-            .into_iter()
-            .map(|x| x as f32)
-            .collect();
-        Ok(LayerWeights {
-            attn_norm: self.vector(&name(names::ATTN_NORM))?,
-            q: self.matrix(&name(names::ATTN_Q))?,
-            k: self.matrix(&name(names::ATTN_K))?,
-            v: self.matrix(&name(names::ATTN_V))?,
-            qkv_bias: self.vectors(
-                spec.qkv_bias,
-                [names::ATTN_Q_BIAS, names::ATTN_K_BIAS, names::ATTN_V_BIAS].map(name),
-            )?,
-            qk_norm: self.vectors(
-                spec.qk_norm,
-                [names::ATTN_Q_NORM, names::ATTN_K_NORM].map(name),
-            )?,
-            attn_output: self.matrix(&name(names::ATTN_OUTPUT))?,
-            post_norms: self.vectors(
-                spec.post_norms,
-                [names::POST_ATTENTION_NORM, names::POST_FFW_NORM].map(name),
-            )?,
-            ffn_norm: self.vector(&name(names::FFN_NORM))?,
-            gate: self.matrix(&name(names::FFN_GATE))?,
-            up: self.matrix(&name(names::FFN_UP))?,
-            down: self.matrix(&name(names::FFN_DOWN))?,
-            rope,
-        })
-    }
-
-    fn find(&self, name: &str) -> Result<&TensorInfo, EngineError> {
-        self.gguf
-            .tensor(name)
-            .ok_or_else(|| EngineError::MissingTensor {
-                name: name.to_owned(),
-            })
-    }
-
-    fn matrix(&mut self, name: &str) -> Result<PackedMatrix, EngineError> {
-        let info = self.find(name)?;
-        let bytes = self.gguf.data(info);
-        let packed =
-            pack(self.pool, info.dtype, info.rows(), info.cols(), bytes).map_err(|source| {
-                EngineError::Pack {
-                    name: name.to_owned(),
-                    source,
-                }
-            })?;
-        self.advance(bytes.len())?;
-        Ok(packed)
-    }
-
-    fn vector(&mut self, name: &str) -> Result<Vec<f32>, EngineError> {
-        let info = self.find(name)?;
-        let bytes = self.gguf.data(info);
-        let mut out = vec![0.0; info.rows() * info.cols()];
-        decode(info.dtype, bytes, &mut out)?;
-        self.advance(bytes.len())?;
-        Ok(out)
-    }
-
-    fn vectors<const N: usize>(
-        &mut self,
-        wanted: bool,
-        names: [String; N],
-    ) -> Result<Option<[Vec<f32>; N]>, EngineError> {
-        if !wanted {
-            return Ok(None);
-        }
-        let mut out = [const { Vec::new() }; N];
-        for (out, name) in out.iter_mut().zip(names) {
-            *out = self.vector(&name)?;
-        }
-        Ok(Some(out))
-    }
-
-    fn advance(&mut self, bytes: usize) -> Result<(), EngineError> {
-        self.done += bytes as u64;
-        match (self.progress)(self.done.min(self.total), self.total) {
-            ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(EngineError::Cancelled),
-        }
-    }
 }

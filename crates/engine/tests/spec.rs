@@ -4,7 +4,9 @@
 mod common;
 
 use common::{json, shared};
-use dunlin_engine::spec::{Activation, Expected, Norm, RopeKind, names};
+use dunlin_engine::spec::{
+    Activation, AttentionSpec, Expected, Head, QkNorm, RopeFactors, RopeKind, names,
+};
 use dunlin_engine::{EngineError, ModelSpec};
 use dunlin_format::{Array, DType, FormatError, Gguf, GgufWriter, Metadata, Value};
 
@@ -61,6 +63,11 @@ fn read_with(metadata: Metadata, more: &[Expected]) -> Result<ModelSpec, EngineE
     ModelSpec::from_gguf(&file(metadata, &[&embedding[..], more].concat()))
 }
 
+/// The attention of a layer.
+fn attention(spec: &ModelSpec, layer: usize) -> &AttentionSpec {
+    spec.layers[layer].attention().unwrap()
+}
+
 fn read(metadata: Metadata) -> Result<ModelSpec, EngineError> {
     read_with(metadata, &[])
 }
@@ -95,26 +102,26 @@ fn sizes_are_those_of_the_config_file() {
             "{name}"
         );
         assert_eq!(
-            Some(spec.tied_head),
+            Some(spec.head == Head::Tied),
             config["tie_word_embeddings"].as_bool(),
             "{name}"
         );
-        let Norm::Rms { eps } = spec.norm;
-        assert!((f64::from(eps) / config["rms_norm_eps"].as_f64().unwrap() - 1.0).abs() < 1e-6);
+        assert!(
+            (f64::from(spec.norm.eps()) / config["rms_norm_eps"].as_f64().unwrap() - 1.0).abs()
+                < 1e-6
+        );
 
         let head_dim = config["head_dim"].as_u64().map(|dim| dim as usize);
         let head_dim = head_dim.unwrap_or(size("hidden_size") / size("num_attention_heads"));
         for (index, layer) in spec.layers.iter().enumerate() {
+            let length = layer.feed_forward.length;
+            assert_eq!(length, size("intermediate_size"), "{name}");
+            let layer = layer.attention().unwrap();
             assert_eq!(layer.head_count, size("num_attention_heads"), "{name}");
             assert_eq!(layer.head_count_kv, size("num_key_value_heads"), "{name}");
             assert_eq!(
                 (layer.head_dim_k, layer.head_dim_v),
                 (head_dim, head_dim),
-                "{name}"
-            );
-            assert_eq!(
-                layer.feed_forward_length,
-                size("intermediate_size"),
                 "{name}"
             );
 
@@ -144,7 +151,7 @@ fn sizes_are_those_of_the_config_file() {
                 "{name}, layer {index}"
             );
             assert_eq!(
-                layer.rope.has_factors,
+                layer.rope.factors == RopeFactors::Fixed,
                 rope["rope_type"] == "llama3",
                 "{name}"
             );
@@ -155,28 +162,33 @@ fn sizes_are_those_of_the_config_file() {
 #[test]
 fn a_family_sets_what_its_files_do_not_say() {
     let llama = read(metadata("llama")).unwrap();
-    let layer = &llama.layers[0];
-    assert_eq!(llama.activation, Activation::Silu);
+    let layer = attention(&llama, 0);
+    assert_eq!(llama.layers[0].feed_forward.activation, Activation::Silu);
     assert_eq!(llama.embedding_scale, 1.0);
     assert_eq!(layer.rope.kind, RopeKind::Interleaved);
     assert_eq!(
         (layer.rope.base, layer.rope.scale, layer.rope.dims),
         (10_000.0, 1.0, 16)
     );
-    assert_eq!(layer.attention_scale, 0.25);
-    assert!(!layer.qk_norm && !layer.qkv_bias && !layer.post_norms);
+    assert_eq!(layer.scale, 0.25);
+    assert!(layer.qk_norm.is_none() && !layer.qkv_bias);
+    assert!(llama.layers[0].mixer_norms.branch.is_none());
 
     let qwen2 = read(metadata("qwen2")).unwrap();
-    assert_eq!(qwen2.layers[0].rope.kind, RopeKind::Neox);
-    assert!(qwen2.layers[0].qkv_bias && !qwen2.layers[0].qk_norm);
+    let layer = attention(&qwen2, 0);
+    assert_eq!(layer.rope.kind, RopeKind::Neox);
+    assert!(layer.qkv_bias && layer.qk_norm.is_none());
 
     let qwen3 = read(metadata("qwen3")).unwrap();
-    assert!(!qwen3.layers[0].qkv_bias && qwen3.layers[0].qk_norm);
+    let layer = attention(&qwen3, 0);
+    assert!(!layer.qkv_bias && layer.qk_norm == Some(QkNorm::PerHead));
 
     let gemma3 = read(metadata("gemma3")).unwrap();
-    assert_eq!(gemma3.activation, Activation::GeluTanh);
+    let layer = &gemma3.layers[0];
+    assert_eq!(layer.feed_forward.activation, Activation::GeluTanh);
     assert_eq!(gemma3.embedding_scale, 8.0);
-    assert!(gemma3.layers[0].qk_norm && gemma3.layers[0].post_norms);
+    assert_eq!(attention(&gemma3, 0).qk_norm, Some(QkNorm::PerHead));
+    assert!(layer.mixer_norms.branch.is_some() && layer.feed_forward_norms.branch.is_some());
 }
 
 #[test]
@@ -186,7 +198,7 @@ fn gemma3_has_a_global_layer_after_five_local_ones() {
     metadata.insert("gemma3.rope.scaling.type", "linear");
     metadata.insert("gemma3.rope.scaling.factor", 8.0f32);
     let spec = read(metadata).unwrap();
-    for (index, layer) in spec.layers.iter().enumerate() {
+    for (index, layer) in spec.attentions().enumerate() {
         let global = index == 5 || index == 11;
         assert_eq!(layer.sliding_window, (!global).then_some(16));
         let rope = if global { (1e6, 0.125) } else { (1e4, 1.0) };
@@ -201,8 +213,7 @@ fn a_window_pattern_is_a_period_or_one_flag_a_layer() {
         metadata.insert("gemma3.attention.sliding_window_pattern", pattern);
         read(metadata).map(|spec| {
             Vec::from_iter(
-                spec.layers
-                    .iter()
+                spec.attentions()
                     .map(|layer| layer.sliding_window.is_some()),
             )
         })
@@ -236,7 +247,7 @@ fn gemma3_27b_scales_by_its_training_and_not_by_its_head_length() {
     let mut metadata = with("gemma3", "block_count", 62u32);
     metadata.insert("gemma3.attention.key_length", 4u32);
     let spec = read(metadata).unwrap();
-    assert_eq!(spec.layers[0].attention_scale, 0.25);
+    assert_eq!(attention(&spec, 0).scale, 0.25);
 }
 
 #[test]
@@ -249,7 +260,10 @@ fn head_counts_may_differ_a_layer() {
     ))
     .unwrap();
     assert_eq!(
-        (spec.layers[5].head_count_kv, spec.layers[6].head_count_kv),
+        (
+            attention(&spec, 5).head_count_kv,
+            attention(&spec, 6).head_count_kv
+        ),
         (1, 4)
     );
     // Keys and values of 16 numbers: six layers with one head, six with four, two bytes a number.
@@ -261,27 +275,28 @@ fn tensors_in_the_file_decide_what_metadata_leave_open() {
     let more = [
         tensor(names::OUTPUT, &[64, 100]),
         tensor(names::ROPE_FREQS, &[8]),
-        tensor(&names::layer(3, names::ATTN_Q_BIAS), &[64]),
+        tensor(&names::layer(3, &names::bias(names::ATTN_Q)), &[64]),
     ];
     let spec = read_with(metadata("llama"), &more).unwrap();
     assert_eq!(spec.vocab_size, 100);
-    assert!(!spec.tied_head && spec.layers[0].rope.has_factors);
-    assert!(spec.layers[3].qkv_bias && !spec.layers[4].qkv_bias);
-    assert!(read(metadata("llama")).unwrap().tied_head);
+    assert_eq!(spec.head, Head::Own);
+    assert_eq!(attention(&spec, 0).rope.factors, RopeFactors::Fixed);
+    assert!(attention(&spec, 3).qkv_bias && !attention(&spec, 4).qkv_bias);
+    assert_eq!(read(metadata("llama")).unwrap().head, Head::Tied);
 }
 
 #[test]
 fn old_and_empty_ways_to_write_a_key_are_understood() {
     let spec = read(with("llama", "rope.scale_linear", 4.0f32)).unwrap();
-    assert_eq!(spec.layers[0].rope.scale, 0.25);
+    assert_eq!(attention(&spec, 0).rope.scale, 0.25);
     let mut unscaled = with("llama", "rope.scaling.type", "none");
     unscaled.insert("llama.rope.scaling.factor", 4.0f32);
-    assert_eq!(read(unscaled).unwrap().layers[0].rope.scale, 1.0);
+    assert_eq!(attention(&read(unscaled).unwrap(), 0).rope.scale, 1.0);
     let spec = read(with("llama", "attention.sliding_window", 0u32)).unwrap();
-    assert_eq!(spec.layers[0].sliding_window, None);
+    assert_eq!(attention(&spec, 0).sliding_window, None);
     let mut no_kv = metadata("llama");
     no_kv.remove("llama.attention.head_count_kv");
-    assert_eq!(read(no_kv).unwrap().layers[0].head_count_kv, 4);
+    assert_eq!(attention(&read(no_kv).unwrap(), 0).head_count_kv, 4);
 }
 
 #[test]
@@ -299,8 +314,8 @@ fn what_would_change_the_answer_and_is_not_computed_is_refused() {
     let refused = [
         with("llama", "expert_count", 8u32),
         with("llama", "attention.causal", false),
-        with("llama", "rope.scaling.type", "yarn"),
-        with("llama", "rope.scaling.type", "longrope"),
+        with("llama", "rope.scaling.type", "dynamic"),
+        with("bert", "attention.causal", true),
         with("qwen2", "attention.sliding_window", 4096u32),
     ];
     for metadata in refused {
@@ -379,7 +394,7 @@ fn heads_that_do_not_split_the_hidden_size_need_a_head_length() {
     );
     uneven.insert("llama.attention.key_length", 16u32);
     uneven.insert("llama.attention.value_length", 16u32);
-    assert_eq!(read(uneven).unwrap().layers[0].q_size(), 96);
+    assert_eq!(attention(&read(uneven).unwrap(), 0).q_size(), 96);
 }
 
 #[test]
@@ -491,27 +506,30 @@ fn a_tensor_that_nothing_would_read_is_named() {
 
 #[test]
 fn rope_frequencies_fall_geometrically_and_are_divided_by_the_factors() {
-    let mut rope = read(with("llama", "rope.scaling.factor", 2.0f32))
-        .unwrap()
-        .layers[0]
-        .rope
-        .clone();
+    let spec = read(with("llama", "rope.scaling.factor", 2.0f32)).unwrap();
+    let mut rope = attention(&spec, 0).rope.clone();
     rope.dims = 4;
     let found = rope.frequencies(None).unwrap();
     assert!(
         (found[0] - 0.5).abs() < 1e-12 && (found[1] - 0.005).abs() < 1e-12,
         "{found:?}"
     );
-    let found = rope.frequencies(Some(&[1.0, 10.0])).unwrap();
+    let found = rope
+        .frequencies(Some((names::ROPE_FREQS, &[1.0, 10.0])))
+        .unwrap();
     assert!(
         (found[0] - 0.5).abs() < 1e-12 && (found[1] - 0.0005).abs() < 1e-12,
         "{found:?}"
     );
 
-    let error = rope.frequencies(Some(&[1.0])).unwrap_err();
+    let error = rope
+        .frequencies(Some((names::ROPE_FREQS, &[1.0])))
+        .unwrap_err();
     assert!(matches!(error, EngineError::WrongShape { .. }), "{error}");
     for bad in [0.0, -1.0, f32::NAN, f32::INFINITY] {
-        let error = rope.frequencies(Some(&[1.0, bad])).unwrap_err();
+        let error = rope
+            .frequencies(Some((names::ROPE_FREQS, &[1.0, bad])))
+            .unwrap_err();
         assert!(
             matches!(error, EngineError::InvalidTensorValue { index: 1, .. }),
             "{error}"

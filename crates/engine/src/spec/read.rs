@@ -13,6 +13,7 @@ pub(super) mod limit {
     pub(crate) const FEED_FORWARD: u32 = 1 << 22;
     pub(crate) const VOCAB: u64 = 1 << 24;
     pub(crate) const CONTEXT: u32 = 1 << 30;
+    pub(crate) const CONV_TAPS: u32 = dunlin_compute::CONV_TAPS_MAX as u32;
 }
 
 /// Reads the keys of one architecture: `ARCHITECTURE.suffix`.
@@ -46,12 +47,31 @@ impl Reader<'_> {
         }
     }
 
-    /// A size from 1 to `limit` for every layer: one number for all, or an array with one a layer. `None` when absent.
-    pub(super) fn size_per_layer(
+    /// A number of things that may be absent or 0.
+    pub(super) fn count(&self, suffix: &str) -> Result<usize, EngineError> {
+        Ok(self.metadata.u32(&self.key(suffix))?.unwrap_or(0) as usize)
+    }
+
+    /// A size up to `limit`, `None` when absent or 0.
+    pub(super) fn size_or_off(
+        &self,
+        suffix: &str,
+        limit: u32,
+    ) -> Result<Option<usize>, EngineError> {
+        match self.count(suffix)? {
+            0 => Ok(None),
+            _ => self.optional_size(suffix, limit),
+        }
+    }
+
+    /// A size from 1 to `limit` (from 0 where `none_allowed`) for every layer: one number for all, or an array with one a
+    /// layer. `None` when absent.
+    pub(super) fn count_per_layer(
         &self,
         suffix: &str,
         limit: u32,
         layers: usize,
+        none_allowed: bool,
     ) -> Result<Option<Vec<usize>>, EngineError> {
         let key = self.key(suffix);
         match self.metadata.get(&key) {
@@ -61,13 +81,42 @@ impl Reader<'_> {
                 check_length(&key, values.len(), layers)?;
                 values
                     .iter()
-                    .map(|value| in_range(key.clone(), *value, limit))
+                    .map(|value| match value {
+                        0 if none_allowed => Ok(0),
+                        _ => in_range(key.clone(), *value, limit),
+                    })
                     .collect::<Result<_, _>>()
                     .map(Some)
             }
             Some(_) => self
                 .size(suffix, limit)
                 .map(|size| Some(vec![size; layers])),
+        }
+    }
+
+    /// A yes or no for every layer. `None` when absent.
+    pub(super) fn flags(
+        &self,
+        suffix: &str,
+        layers: usize,
+    ) -> Result<Option<Vec<bool>>, EngineError> {
+        let key = self.key(suffix);
+        let Some(flags) = self.metadata.bools(&key)? else {
+            return Ok(None);
+        };
+        check_length(&key, flags.len(), layers)?;
+        Ok(Some(flags.to_vec()))
+    }
+
+    /// A cap above zero; `default` when absent, `None` when 0.
+    pub(super) fn cap(
+        &self,
+        suffix: &str,
+        default: Option<f32>,
+    ) -> Result<Option<f32>, EngineError> {
+        match self.metadata.f32(&self.key(suffix))? {
+            None => Ok(default),
+            Some(_) => self.positive_or_off(suffix),
         }
     }
 
@@ -78,7 +127,7 @@ impl Reader<'_> {
         limit: u32,
         layers: usize,
     ) -> Result<Vec<usize>, EngineError> {
-        let sizes = self.size_per_layer(suffix, limit, layers)?;
+        let sizes = self.count_per_layer(suffix, limit, layers, false)?;
         sizes.ok_or_else(|| self.missing(suffix))
     }
 
@@ -117,11 +166,12 @@ impl Reader<'_> {
         }
     }
 
-    /// Which layers are local, from `attention.sliding_window_pattern`: an array says it a layer, a number `n` makes
-    /// every `n`-th layer global (0: none).
+    /// Which layers are local, from `attention.sliding_window_pattern`: an array says it a layer, a number `n` makes one
+    /// layer in `n` global, the last of them or the first (0: none).
     pub(super) fn local_layers(
         &self,
         default_period: u32,
+        global_first: bool,
         layers: usize,
     ) -> Result<Vec<bool>, EngineError> {
         let key = self.key("attention.sliding_window_pattern");
@@ -134,7 +184,10 @@ impl Reader<'_> {
             Some(_) => self.metadata.require_u32(&key)?,
         } as usize;
         Ok((0..layers)
-            .map(|layer| period == 0 || !(layer + 1).is_multiple_of(period))
+            .map(|layer| {
+                let nth = if global_first { layer } else { layer + 1 };
+                period == 0 || !nth.is_multiple_of(period)
+            })
             .collect())
     }
 }

@@ -1,0 +1,71 @@
+//! The feed-forward part, and a token's embedding for the layer.
+
+use super::{add_bias, nonlinearity, product, quantized};
+use crate::engine::Engine;
+use dunlin_compute::{activate_in_place, gate, matmul};
+
+impl Engine {
+    /// `down(f(gate(x)) * up(x))` of the normed stream into the branch.
+    pub(super) fn feed_forward(&mut self, index: usize) {
+        let (tier, pool) = (self.config.tier, &self.pool);
+        let (spec, weights, buffers) = (
+            &self.spec.layers[index].feed_forward,
+            &self.weights.layers[index],
+            &mut self.buffers,
+        );
+        let tokens = buffers.positions.len();
+        let width = spec.length;
+        let gates = &mut buffers.gate[..tokens * width];
+        let ups = &mut buffers.up[..tokens * width];
+        let up = product(&weights.up.weight, &mut *ups);
+        match &weights.gate {
+            Some(gate) => {
+                let mut products = [product(gate, &mut *gates), up];
+                matmul(pool, tier, &buffers.normed, &mut products);
+            }
+            None => matmul(pool, tier, &buffers.normed, &mut [up]),
+        }
+        add_bias(ups, weights.up.bias.as_ref());
+        let kind = nonlinearity(spec.activation);
+        let gated = &mut buffers.gated[buffers.gated_of_layer[index]];
+        let quantize = quantized(&weights.down.weight);
+        gated.fill(pool, tier, tokens, quantize, |token, row| {
+            let at = token * width..(token + 1) * width;
+            if weights.gate.is_some() {
+                gate(tier, kind, &gates[at.clone()], &ups[at], row);
+            } else {
+                row.copy_from_slice(&ups[at]);
+                activate_in_place(tier, kind, row);
+            }
+        });
+        let branch = &mut buffers.branch[..tokens * self.spec.hidden_size];
+        let mut products = [product(&weights.down.weight, branch)];
+        matmul(pool, tier, gated, &mut products);
+    }
+
+    /// `projection(f(gate(x)) * embedding for this layer)` of the stream into the branch.
+    pub(super) fn layer_input(&mut self, index: usize) {
+        let (tier, pool) = (self.config.tier, &self.pool);
+        let weights = &self.weights.layers[index];
+        let (Some(weights), Some(width)) = (&weights.input, self.spec.per_layer_input) else {
+            return;
+        };
+        let kind = nonlinearity(self.spec.layers[index].feed_forward.activation);
+        let layers = self.spec.layers.len();
+        let buffers = &mut self.buffers;
+        let tokens = buffers.positions.len();
+        let gates = &mut buffers.gate[..tokens * width];
+        let mut products = [product(&weights.gate, &mut *gates)];
+        matmul(pool, tier, &buffers.normed, &mut products);
+        let inputs = &buffers.per_layer;
+        let quantize = quantized(&weights.projection);
+        let gated = &mut buffers.per_layer_gated;
+        gated.fill(pool, tier, tokens, quantize, |token, row| {
+            let input = &inputs[(token * layers + index) * width..][..width];
+            gate(tier, kind, &gates[token * width..][..width], input, row);
+        });
+        let branch = &mut buffers.branch[..tokens * self.spec.hidden_size];
+        let mut products = [product(&weights.projection, branch)];
+        matmul(pool, tier, gated, &mut products);
+    }
+}

@@ -1,0 +1,72 @@
+//! How much memory an engine takes, told from a file's header.
+
+use crate::MAX_BATCH;
+use crate::buffers::Buffers;
+use crate::kv::{CHECKPOINTS, slab_bytes};
+use crate::spec::{Head, ModelSpec, names};
+use dunlin_compute::{KvElement, packed_bytes};
+use dunlin_format::TensorInfo;
+
+/// What [`Engine::load`](crate::Engine::load) takes, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// Packed weights.
+    pub weights: u64,
+    /// Keys and values of a full context.
+    pub kv_cache: u64,
+    /// States of recurrent layers, of one sequence and its checkpoints.
+    pub states: u64,
+    /// Work buffers.
+    pub buffers: u64,
+}
+
+impl MemoryPlan {
+    /// The plan for a model whose weights take `weights` bytes ([`weight_bytes`]), with a cache of `context_length`
+    /// positions.
+    #[must_use]
+    pub fn of(
+        spec: &ModelSpec,
+        weights: u64,
+        context_length: usize,
+        kv_element: KvElement,
+    ) -> Self {
+        let largest_step = match spec.causal {
+            true => MAX_BATCH.min(context_length),
+            // A text is computed whole.
+            false => context_length,
+        };
+        MemoryPlan {
+            weights,
+            kv_cache: slab_bytes(spec, kv_element, context_length),
+            states: spec.state_bytes() * (1 + CHECKPOINTS as u64),
+            buffers: Buffers::bytes(spec, largest_step),
+        }
+    }
+
+    /// All of it.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.weights + self.kv_cache + self.states + self.buffers
+    }
+}
+
+/// Bytes that the weights of a file take once they are packed and bound.
+#[must_use]
+pub fn weight_bytes(spec: &ModelSpec, tensors: &[TensorInfo]) -> u64 {
+    tensors.iter().map(|tensor| resident(spec, tensor)).sum()
+}
+
+/// Bytes that a tensor of the file takes once it is bound.
+fn resident(spec: &ModelSpec, tensor: &TensorInfo) -> u64 {
+    let floats = tensor.elements() * 4;
+    match tensor.name.as_str() {
+        // Rows are read from the mapped file; a tied head is the same matrix packed.
+        names::TOKEN_EMBEDDING if spec.head != Head::Tied => 0,
+        names::PER_LAYER_EMBEDDING => 0,
+        names::POSITION_EMBEDDING | names::TOKEN_TYPES => floats,
+        name if !spec.is_used(name) => 0,
+        _ if tensor.rows() == 1 => floats,
+        _ => packed_bytes(tensor.dtype, tensor.rows(), tensor.cols())
+            .map_or(floats, |bytes| bytes as u64),
+    }
+}

@@ -1,0 +1,148 @@
+//! Embeddings and reranking scores against Hugging Face transformers on tiny random models, on every tier.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod common;
+
+use common::{integers, json, shared};
+use dunlin_compute::{KvElement, Tier};
+use dunlin_engine::{Engine, EngineConfig, Pooling};
+use dunlin_format::Gguf;
+use serde_json::Value;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+const ENCODERS: [&str; 6] = [
+    "bert",
+    "nomic_bert",
+    "modernbert",
+    "gemma_embedding",
+    "gemma_embedding_dense",
+    "qwen3_embedding",
+];
+
+const RERANKERS: [&str; 2] = ["bert_reranker", "xlmr_reranker"];
+
+fn load(shared: &Path, name: &str, tier: Tier) -> (Engine, Vec<Value>) {
+    let folder = shared.join("conformance").join(name);
+    let gguf = Gguf::open(&folder.join("model.gguf")).unwrap();
+    let config = EngineConfig {
+        threads: 2,
+        tier,
+        context_length: 512,
+        kv_element: KvElement::F32,
+    };
+    let engine = Engine::load(
+        Arc::new(gguf),
+        config,
+        &mut |_, _| ControlFlow::Continue(()),
+    );
+    let golden = json(&folder.join("golden.json"));
+    (
+        engine.unwrap(),
+        golden["sequences"].as_array().unwrap().clone(),
+    )
+}
+
+fn cosine(a: &[f32], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let dot: f64 = a.iter().zip(b).map(|(a, b)| f64::from(*a) * b).sum();
+    let squares: f64 = a.iter().map(|a| f64::from(*a).powi(2)).sum();
+    dot / squares.sqrt() / b.iter().map(|b| b * b).sum::<f64>().sqrt()
+}
+
+#[test]
+fn embeddings_are_those_of_transformers() {
+    let Some(shared) = shared() else { return };
+    for name in ENCODERS {
+        for tier in Tier::available() {
+            let (mut engine, sequences) = load(&shared, name, tier);
+            let pooling = engine.spec().embedding_pooling().unwrap();
+            for sequence in &sequences {
+                let ids = integers(&sequence["ids"]);
+                let golden = sequence["embedding"].as_array().unwrap().iter();
+                let golden: Vec<f64> = golden.map(|x| x.as_f64().unwrap()).collect();
+                let found = engine.embed(&ids, &[], pooling).unwrap();
+                let cosine = cosine(&found, &golden);
+                println!(
+                    "{name} on {}, {} tokens: {:.1e}",
+                    tier.name(),
+                    ids.len(),
+                    1.0 - cosine
+                );
+                assert!(cosine > 0.99999, "{name}, {} tokens: {cosine}", ids.len());
+            }
+        }
+    }
+}
+
+#[test]
+fn scores_are_those_of_transformers() {
+    let Some(shared) = shared() else { return };
+    for name in RERANKERS {
+        for tier in Tier::available() {
+            let (mut engine, sequences) = load(&shared, name, tier);
+            for sequence in &sequences {
+                let ids = integers(&sequence["ids"]);
+                let golden = sequence["score"].as_f64().unwrap();
+                let found = engine.rank(&ids, &[]).unwrap();
+                assert_eq!(found.len(), 1);
+                println!("{name}: {} {golden}", found[0]);
+                assert!((f64::from(found[0]) - golden).abs() < 1e-3, "{name}");
+                if !sequence["token_type_ids_pair"].is_null() {
+                    let types = integers(&sequence["token_type_ids_pair"]);
+                    let golden = sequence["score_token_type_pair"].as_f64().unwrap();
+                    let found = engine.rank(&ids, &types).unwrap();
+                    assert!((f64::from(found[0]) - golden).abs() < 1e-3, "{name}, types");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_model_cannot_do_is_an_error() {
+    let Some(shared) = shared() else { return };
+    let (mut bert, _) = load(&shared, "bert", Tier::detect());
+    assert!(bert.rank(&[1, 2], &[]).is_err(), "no classifier");
+    assert!(bert.embed(&[], &[], Pooling::Mean).is_err(), "no tokens");
+    assert!(
+        bert.embed(&[1; 513], &[], Pooling::Mean).is_err(),
+        "longer than the context"
+    );
+    assert!(
+        bert.embed(&[1, 2], &[0], Pooling::Mean).is_err(),
+        "a type for each token"
+    );
+    assert!(
+        bert.embed(&[1, 2], &[0, 2], Pooling::Mean).is_err(),
+        "two types"
+    );
+    assert!(
+        bert.embed(&[1, 2], &[0, 1], Pooling::Rank).is_err(),
+        "scores are no embedding"
+    );
+    assert!(
+        bert.embed(&[u32::MAX], &[], Pooling::Mean).is_err(),
+        "no such token"
+    );
+    let sequence = bert.create_sequence();
+    let chunk = dunlin_engine::Chunk {
+        sequence,
+        tokens: &[1],
+        logits: dunlin_engine::Logits::Last,
+    };
+    assert!(bert.step(&[chunk], |_| {}).is_err(), "gives no logits");
+    assert_eq!(bert.embed(&[1, 2, 3], &[], Pooling::Cls).unwrap().len(), 64);
+}
+
+#[test]
+fn an_embedding_does_not_depend_on_the_texts_before_it() {
+    let Some(shared) = shared() else { return };
+    let (mut engine, sequences) = load(&shared, "modernbert", Tier::detect());
+    let ids: Vec<_> = sequences.iter().map(|s| integers(&s["ids"])).collect();
+    let first = engine.embed(&ids[0], &[], Pooling::Mean).unwrap();
+    let long: Vec<u32> = ids.iter().flatten().copied().cycle().take(400).collect();
+    engine.embed(&long, &[], Pooling::Mean).unwrap();
+    assert_eq!(engine.embed(&ids[0], &[], Pooling::Mean).unwrap(), first);
+}
