@@ -65,6 +65,8 @@ pub(crate) struct Merge<'a> {
     text: &'a str,
     symbols: Vec<Symbol>,
     candidates: BinaryHeap<Candidate>,
+    /// Two pieces as a list of merges writes them.
+    merge: String,
     /// Where unions that are unused tokens came together: (start, end, middle).
     unused: Vec<(usize, usize, usize)>,
 }
@@ -91,6 +93,7 @@ impl<'a> Merge<'a> {
             text,
             symbols,
             candidates,
+            merge: String::new(),
             unused,
         }
     }
@@ -143,10 +146,19 @@ impl<'a> Merge<'a> {
             }
             Order::Ranks(ranks) => {
                 let middle = self.symbols[right].start;
-                let id = |text| Some(self.vocabulary.text_id(text)?.0);
-                let pair = id(&self.text[start..middle]).zip(id(&self.text[middle..end]));
+                self.merge.clear();
+                self.merge.push_str(&self.text[start..middle]);
+                self.merge.push(' ');
+                self.merge.push_str(&self.text[middle..end]);
+                let rank = match end - start > self.vocabulary.longest() {
+                    true => None,
+                    false => ranks.rank(&self.merge),
+                };
+                // A merge that leads to no token would end in bytes.
+                let leads_to_token =
+                    |_: &u32| self.vocabulary.text_id(&self.text[start..end]).is_some();
                 // Exact up to 16 million merges.
-                pair.and_then(|(left, right)| Some(-(ranks.rank(left, right)? as f32)))
+                rank.filter(leads_to_token).map(|rank| -(rank as f32))
             }
         };
         if let Some(priority) = priority {

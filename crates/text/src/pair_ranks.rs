@@ -1,72 +1,57 @@
-//! The list of merges of a BPE vocabulary as a table from two tokens to their place in the list.
+//! The list of merges of a BPE vocabulary as a table from two texts to their place in the list.
 //!
-//! Gemma 4 has 514,906 merges. The `tokenizers` crate builds its tables of them in most of a second;
-//! this table holds two ids and a rank for each.
+//! Gemma 4 has 514,906 merges, and they are read whenever the model is loaded. So the table holds
+//! nothing but places in the list, and looks a merge up by its own text.
 
 use std::hash::{BuildHasher, RandomState};
 
-use dunlin_format::Metadata;
+use dunlin_format::{Metadata, StringArray};
 use hashbrown::HashTable;
 
-use crate::{TextError, TokenId, bpe, vocabulary::Vocabulary};
+use crate::{TextError, bpe};
 
 /// As many as the priorities of merging tell apart (24 bits).
 const MAX_MERGES: usize = 1 << 24;
 
 pub(crate) struct PairRanks {
-    table: HashTable<(TokenId, TokenId, u32)>,
-    /// Seeded at random: the pairs come from the file, and ones chosen to collide must not make this
+    merges: StringArray,
+    ranks: HashTable<u32>,
+    /// Seeded at random: the merges come from the file, and ones chosen to collide must not make this
     /// slow.
     hasher: RandomState,
 }
 
 impl PairRanks {
-    pub(crate) fn from_gguf(
-        metadata: &Metadata,
-        vocabulary: &Vocabulary,
-    ) -> Result<Self, TextError> {
-        let merges = metadata.require_strings("tokenizer.ggml.merges")?;
+    pub(crate) fn from_gguf(metadata: &Metadata) -> Result<Self, TextError> {
+        let merges = metadata.require_strings("tokenizer.ggml.merges")?.clone();
         if merges.len() > MAX_MERGES {
             let reason = format!("it has {} merges, {MAX_MERGES} are the most", merges.len());
             return Err(TextError::Vocabulary { reason });
         }
         let hasher = RandomState::new();
-        let mut union = String::new();
-        let mut table = HashTable::with_capacity(merges.len());
+        let mut ranks = HashTable::with_capacity(merges.len());
         for (rank, merge) in (0..).zip(merges.iter()) {
-            let (left, right) = bpe::halves(merge).ok_or_else(|| damaged(merge))?;
-            union.clear();
-            union.extend([left, right]);
-            let ids = (
-                vocabulary.id(left),
-                vocabulary.id(right),
-                vocabulary.id(&union),
-            );
-            let (Some(left), Some(right), Some(_)) = ids else {
-                return Err(damaged(merge));
-            };
-            let same = |&(l, r, _): &(TokenId, TokenId, u32)| (l, r) == (left, right);
-            let rehash = |&(l, r, _): &(TokenId, TokenId, u32)| hasher.hash_one((l, r));
+            if bpe::halves(merge).is_none() {
+                let reason = format!("the merge `{merge}` is not two tokens with a space between");
+                return Err(TextError::Vocabulary { reason });
+            }
+            let same = |&other: &u32| merges.get(other as usize) == Some(merge);
+            let rehash = |&other: &u32| hasher.hash_one(merges.get(other as usize).unwrap_or(""));
             // Of a merge that is listed twice the first counts.
-            table
-                .entry(hasher.hash_one((left, right)), same, rehash)
-                .or_insert((left, right, rank));
+            let entry = ranks.entry(hasher.hash_one(merge), same, rehash);
+            entry.or_insert(rank);
         }
-        Ok(Self { table, hasher })
+        Ok(Self {
+            merges,
+            ranks,
+            hasher,
+        })
     }
 
-    /// The place of the merge of two tokens in the list.
-    pub(crate) fn rank(&self, left: TokenId, right: TokenId) -> Option<u32> {
-        let same = |&(l, r, _): &(TokenId, TokenId, u32)| (l, r) == (left, right);
-        let found = self.table.find(self.hasher.hash_one((left, right)), same);
-        found.map(|&(_, _, rank)| rank)
-    }
-}
-
-fn damaged(merge: &str) -> TextError {
-    TextError::Vocabulary {
-        reason: format!(
-            "the merge `{merge}` is not two tokens with a space between whose union is a token"
-        ),
+    /// The place of a merge in the list. `merge` is both halves with a space between; the halves
+    /// themselves hold none.
+    pub(crate) fn rank(&self, merge: &str) -> Option<u32> {
+        let same = |&rank: &u32| self.merges.get(rank as usize) == Some(merge);
+        self.ranks.find(self.hasher.hash_one(merge), same).copied()
     }
 }

@@ -40,7 +40,7 @@ impl Spm {
         metadata: &Metadata,
         vocabulary: &Vocabulary,
     ) -> Result<Self, TextError> {
-        let ranks = PairRanks::from_gguf(metadata, vocabulary)?;
+        let ranks = PairRanks::from_gguf(metadata)?;
         Self::new(metadata, vocabulary, Order::Ranks(ranks))
     }
 
