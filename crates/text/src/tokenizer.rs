@@ -184,8 +184,20 @@ impl Tokenizer {
         first: &str,
         second: &str,
     ) -> Result<(Vec<TokenId>, Vec<u32>), TextError> {
-        let frame = &self.inner.frame;
-        frame.join(self.encode(first, false)?, &self.encode(second, false)?)
+        self.join_pair(self.encode(first, false)?, &self.encode(second, false)?)
+    }
+
+    /// As [`Self::encode_pair`], for two texts that are encoded already, without special tokens.
+    ///
+    /// # Errors
+    ///
+    /// [`TextError::NoPairForm`] where the tokenizer has no form for two texts.
+    pub fn join_pair(
+        &self,
+        first: Vec<TokenId>,
+        second: &[TokenId],
+    ) -> Result<(Vec<TokenId>, Vec<u32>), TextError> {
+        self.inner.frame.join(first, second)
     }
 
     /// The text of tokens; bytes that are no UTF-8 become U+FFFD, ids beyond the vocabulary become
