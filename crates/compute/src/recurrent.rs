@@ -182,7 +182,7 @@ pub struct DeltaNet<'a> {
     pub decay: &'a [f32],
     /// `[tokens, value_heads]`
     pub beta: &'a [f32],
-    /// `[value_heads, dim_k * dim_v]`, updated. A head is stored by [`COLUMNS`] columns, each part `[dim_k, columns]`.
+    /// `[value_heads, dim_k * dim_v]`, updated. A head is stored by 32 columns, each part `[dim_k, columns]`.
     pub state: &'a mut [f32],
     /// `[tokens, value_heads * dim_v]`, overwritten.
     pub out: &'a mut [f32],

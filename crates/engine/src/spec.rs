@@ -15,9 +15,11 @@
 
 mod build;
 mod families;
+mod layers;
 mod mixer;
 mod read;
 mod rope;
+mod ropes;
 mod tensors;
 
 pub use families::supported_architectures;

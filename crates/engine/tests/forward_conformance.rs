@@ -5,7 +5,7 @@ mod common;
 
 use common::{Golden, GoldenPrompt, argmax, relative_difference, shared};
 use dunlin_compute::{KvElement, Tier};
-use dunlin_engine::{Chunk, Engine, EngineConfig, Logits};
+use dunlin_engine::{Chunk, Engine, EngineConfig, Logits, SequenceId};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -215,4 +215,76 @@ fn a_step_that_cannot_be_taken_changes_nothing() {
     engine.remove_sequence(a).unwrap();
     assert!(engine.sequence_length(a).is_err());
     engine.step(&[chunk(b, &ids[..200])], |_| {}).unwrap();
+}
+
+/// Appends tokens and returns the scores behind the last.
+fn feed(engine: &mut Engine, sequence: SequenceId, tokens: &[u32]) -> Vec<f32> {
+    let mut row = Vec::new();
+    for tokens in tokens.chunks(engine.max_batch()) {
+        let chunk = Chunk {
+            sequence,
+            tokens,
+            logits: Logits::Last,
+        };
+        engine
+            .step(&[chunk], |scores| row = scores.logits.to_vec())
+            .unwrap();
+    }
+    row
+}
+
+#[test]
+fn a_recurrent_sequence_goes_back_to_the_end_of_an_earlier_piece() {
+    let Some(shared) = shared() else { return };
+    for name in ["qwen3_5", "lfm2"] {
+        let (mut engine, prompts) = load(&shared, name, Tier::detect());
+        let ids = &prompts[1].ids;
+        let want = logits(&mut engine, &ids[..60], 60).pop().unwrap();
+        let sequence = engine.create_sequence();
+        feed(&mut engine, sequence, &ids[..50]);
+        feed(&mut engine, sequence, &ids[100..130]);
+        feed(&mut engine, sequence, &ids[7..8]);
+        assert_eq!(engine.truncate_sequence(sequence, 90).unwrap(), 81);
+        assert_eq!(engine.truncate_sequence(sequence, 79).unwrap(), 50);
+        assert_eq!(engine.sequence_length(sequence).unwrap(), 50);
+        let found = feed(&mut engine, sequence, &ids[50..60]);
+        assert!(
+            relative_difference(&[found], std::slice::from_ref(&want)) < 1e-5,
+            "{name}"
+        );
+
+        assert_eq!(engine.truncate_sequence(sequence, 20).unwrap(), 0);
+        let found = feed(&mut engine, sequence, &ids[..60]);
+        assert!(relative_difference(&[found], &[want]) < 1e-5, "{name}");
+    }
+}
+
+#[test]
+fn rope_factors_follow_the_length_of_the_sequence_however_it_grows() {
+    let Some(shared) = shared() else { return };
+    let (mut engine, prompts) = load(&shared, "phi4_mini", Tier::detect());
+    let long = prompts
+        .iter()
+        .max_by_key(|prompt| prompt.ids.len())
+        .unwrap();
+    let short = prompts
+        .iter()
+        .find(|prompt| prompt.ids.len() == 200)
+        .unwrap();
+    let last = |prompt: &GoldenPrompt| prompt.logits.last().unwrap().clone();
+    assert!(long.ids.len() > 256, "past the original context");
+
+    let sequence = engine.create_sequence();
+    let mut row = Vec::new();
+    for piece in long.ids.chunks(100) {
+        row = feed(&mut engine, sequence, piece);
+    }
+    assert!(relative_difference(&[row], &[last(long)]) < 1e-4);
+
+    // A shorter text that begins alike.
+    let same = long.ids.iter().zip(&short.ids).take_while(|(a, b)| a == b);
+    let same = same.count();
+    engine.truncate_sequence(sequence, same).unwrap();
+    let row = feed(&mut engine, sequence, &short.ids[same..]);
+    assert!(relative_difference(&[row], &[last(short)]) < 1e-4);
 }

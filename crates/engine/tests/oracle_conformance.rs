@@ -12,15 +12,19 @@ mod common;
 use common::{Golden, argmax, relative_difference, shared};
 use dunlin_engine::reference::Oracle;
 
-const MODELS: [&str; 8] = [
+const MODELS: [&str; 12] = [
     "llama",
     "smollm2",
     "mistral",
     "mistral_swa",
     "qwen2",
     "qwen3",
+    "gemma2",
     "gemma3",
     "gemma3_linear",
+    "smollm3",
+    "granite",
+    "olmo2",
 ];
 
 #[test]

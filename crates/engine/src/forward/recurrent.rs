@@ -5,7 +5,10 @@ use crate::EngineError;
 use crate::engine::{Chunk, Engine};
 use crate::spec::{DeltaNetSpec, ShortConvSpec};
 use crate::weights::MixerWeights;
-use dunlin_compute::{Conv, DeltaNet, convolve, delta_net, matmul, rms_norm_in_place};
+use dunlin_compute::{
+    Conv, DeltaNet, Nonlinearity, convolve, delta_net, for_each_rows, gate, matmul,
+    rms_norm_in_place,
+};
 
 /// What keeps the length of queries and keys from zero, in Hugging Face's code for this mixer.
 const L2_EPS: f32 = 1e-6;
@@ -66,16 +69,16 @@ impl Engine {
                 silu: true,
             };
             convolve(pool, tier, conv);
-            for row in rows.chunks_exact_mut(channels) {
+            let q_length = 1.0 / (spec.head_dim_k as f32).sqrt();
+            for_each_rows(pool, chunk.tokens.len(), rows, &mut [], |_, row, _| {
                 let (q, rest) = row.split_at_mut(spec.key_size());
-                let q_scale = 1.0 / (spec.head_dim_k as f32).sqrt();
                 for head in q.chunks_exact_mut(spec.head_dim_k) {
-                    to_length(head, q_scale);
+                    to_length(head, q_length);
                 }
                 for head in rest[..spec.key_size()].chunks_exact_mut(spec.head_dim_k) {
                     to_length(head, 1.0);
                 }
-            }
+            });
             let job = DeltaNet {
                 key_heads: spec.key_heads,
                 value_heads: heads,
@@ -92,19 +95,14 @@ impl Engine {
 
         let eps = self.spec.norm.eps();
         let mixed = &mut buffers.mixed[buffers.mixed_of_layer[index]];
-        let mut out_rows = &*out;
-        mixed.rows_mut(tokens).copy_from_slice(out_rows);
-        out_rows = &*z;
+        let z = &*z;
         let quantize = quantized(&weights.output);
-        mixed.fill(pool, tier, tokens, quantize, |token, row| {
-            let z = &out_rows[token * values..][..values];
-            let z_heads = z.chunks_exact(spec.head_dim_v);
-            for (head, z) in row.chunks_exact_mut(spec.head_dim_v).zip(z_heads) {
+        mixed.fill_from(pool, tier, tokens, quantize, out, |token, normed, row| {
+            for head in normed.chunks_exact_mut(spec.head_dim_v) {
                 rms_norm_in_place(tier, head, &weights.norm, eps);
-                for (x, z) in head.iter_mut().zip(z) {
-                    *x *= z / (1.0 + (-z).exp());
-                }
             }
+            let z = &z[token * values..][..values];
+            gate(tier, Nonlinearity::Silu, z, normed, row);
         });
         let branch = &mut buffers.branch[..tokens * self.spec.hidden_size];
         matmul(pool, tier, mixed, &mut [product(&weights.output, branch)]);

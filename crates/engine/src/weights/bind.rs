@@ -12,6 +12,7 @@ use crate::spec::{
 };
 use dunlin_compute::{PackedMatrix, Pool, pack};
 use dunlin_format::{Gguf, TensorInfo, decode};
+use std::iter::once;
 use std::ops::{ControlFlow, Range};
 
 /// Packs every weight of a model. `rotations` are its distinct rope descriptions.
@@ -122,9 +123,9 @@ impl Loader<'_> {
                 self.linear(&up, bias)?,
             ),
             FeedForwardGate::Fused => (
-                Some(self.rows(&up, [0..length])?),
+                Some(self.rows(&up, once(0..length))?),
                 Linear {
-                    weight: self.rows(&up, [length..2 * length])?,
+                    weight: self.rows(&up, once(length..2 * length))?,
                     bias: None,
                 },
             ),
@@ -171,7 +172,7 @@ impl Loader<'_> {
             let mut part = |loader: &mut Self, rows: Range<usize>| {
                 let count = rows.len();
                 Ok::<_, EngineError>(Linear {
-                    weight: loader.rows(&all, [rows])?,
+                    weight: loader.rows(&all, once(rows))?,
                     bias: biases.as_mut().map(|all| all.take(count).collect()),
                 })
             };
@@ -292,7 +293,7 @@ impl Loader<'_> {
 
     fn matrix(&mut self, name: &str) -> Result<PackedMatrix, EngineError> {
         let rows = self.find(name)?.rows();
-        self.rows(name, [0..rows])
+        self.rows(name, once(0..rows))
     }
 
     /// Packs some rows of a matrix, in the order given.
