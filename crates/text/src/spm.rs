@@ -32,7 +32,7 @@ impl Spm {
         let key = "tokenizer.ggml.scores";
         let scores = metadata.require_f32s(key)?.to_vec();
         vocabulary::check_length(key, scores.len(), vocabulary.len())?;
-        Self::new(metadata, vocabulary, Order::Scores(scores))
+        Self::new(metadata, vocabulary, Order::Scores(scores), true)
     }
 
     /// The merges of a file instead of scores.
@@ -41,10 +41,15 @@ impl Spm {
         vocabulary: &Vocabulary,
     ) -> Result<Self, TextError> {
         let ranks = PairRanks::from_gguf(metadata)?;
-        Self::new(metadata, vocabulary, Order::Ranks(ranks))
+        Self::new(metadata, vocabulary, Order::Ranks(ranks), false)
     }
 
-    fn new(metadata: &Metadata, vocabulary: &Vocabulary, order: Order) -> Result<Self, TextError> {
+    fn new(
+        metadata: &Metadata,
+        vocabulary: &Vocabulary,
+        order: Order,
+        prefixes: bool,
+    ) -> Result<Self, TextError> {
         let mut bytes = Box::new([None; 256]);
         for (id, text) in vocabulary.of_kind(TokenKind::Byte) {
             let byte = vocabulary::byte_of(text).ok_or_else(|| TextError::Vocabulary {
@@ -61,7 +66,7 @@ impl Spm {
         };
         let add_space_prefix = metadata
             .bool("tokenizer.ggml.add_space_prefix")?
-            .unwrap_or(true);
+            .unwrap_or(prefixes);
         Ok(Self {
             order,
             bytes,

@@ -183,3 +183,58 @@ fn describe(json: &TokenizerJson) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pre_tokenizer::{Splitter, find};
+
+    // Expected: Hugging Face's tokenizers (`tests/data/make_folders.py`).
+    #[test]
+    fn known_rules_get_a_name_that_cuts_as_they_do() {
+        let families: Json =
+            serde_json::from_str(include_str!("../../tests/data/splits.json")).unwrap();
+        for (family, data) in families.as_object().unwrap() {
+            let json = data["tokenizer.json"].to_string();
+            let json = TokenizerJson::parse(json.as_bytes()).unwrap();
+            let name = name(&json, family).unwrap_or_else(|error| panic!("{family}: {error}"));
+            let splitter = Splitter::new(find(name).unwrap()).unwrap();
+            for case in data["cases"].as_array().unwrap() {
+                let text = case["text"].as_str().unwrap();
+                let words = splitter.split(text);
+                assert_eq!(
+                    Json::from(words),
+                    case["words"],
+                    "{family} as {name}: {text:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn rules_without_a_name_are_shown_in_the_error() {
+        let json = |pre_tokenizer: &str, normalizer: &str| {
+            let text = format!(
+                r#"{{"pre_tokenizer": {pre_tokenizer}, "normalizer": {normalizer},
+                    "model": {{"type": "BPE", "vocab": {{}}, "merges": []}}}}"#
+            );
+            name(&TokenizerJson::parse(text.as_bytes()).unwrap(), "qwen2")
+        };
+        let byte_level = r#"{"type": "ByteLevel", "add_prefix_space": false, "use_regex": true}"#;
+        assert_eq!(json(byte_level, "null").unwrap(), "gpt-2");
+        for (pre_tokenizer, normalizer) in [
+            ("null", "null"),
+            (r#"{"type": "Whitespace"}"#, "null"),
+            (r#"{"type": "ByteLevel", "add_prefix_space": true}"#, "null"),
+            (
+                r#"{"type": "Split", "pattern": {"Regex": "x"}, "behavior": "Isolated"}"#,
+                "null",
+            ),
+            (byte_level, r#"{"type": "NFKC"}"#),
+        ] {
+            let error = json(pre_tokenizer, normalizer).unwrap_err().to_string();
+            assert!(error.contains("`llama-bpe`"), "{error}");
+            assert!(error.contains("pre_tokenizer"), "{error}");
+        }
+    }
+}

@@ -122,18 +122,17 @@ pub(super) fn write_json(
     }
     let named = named_special_tokens(files);
     for added in added_tokens(files, json) {
-        let is_byte = byte_of(&added.text).is_some();
-        if !is_byte && !(is_gemma4 && VISIBLE.contains(&added.text.as_str())) {
-            let kind = added.kind(&named);
-            tokens.set(added.id, &kind_text(&added.text, kind), kind, ADDED_SCORE)?;
+        if byte_of(&added.text).is_some() {
+            continue;
         }
+        let is_visible = is_gemma4 && VISIBLE.contains(&added.text.as_str());
+        let kind = match is_visible {
+            true => TokenKind::UserDefined,
+            false => added.kind(&named),
+        };
+        tokens.set(added.id, &kind_text(&added.text, kind), kind, ADDED_SCORE)?;
     }
     if is_gemma4 {
-        tokens.edit(|_, text, kind, _| {
-            if VISIBLE.contains(&text.as_str()) {
-                *kind = TokenKind::UserDefined;
-            }
-        });
         metadata.insert("tokenizer.ggml.model", Value::from("gemma4"));
         tokens.write(true, metadata);
         let merges = json.model.merges.pairs.clone();

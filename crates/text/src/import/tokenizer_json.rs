@@ -12,12 +12,10 @@ use serde::{
 };
 use serde_json::Value as Json;
 
+use super::vocabulary::MAX_TOKENS;
 use crate::{TextError, TokenId};
 
 const FILE: &str = "tokenizer.json";
-
-/// More tokens than any vocabulary has (Gemma: 262,144), so that an id cannot ask for much memory.
-const MAX_TOKENS: usize = 1 << 24;
 
 #[derive(Deserialize)]
 pub(super) struct TokenizerJson {
@@ -127,7 +125,7 @@ impl<'de> Visitor<'de> for VocabVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vocab, A::Error> {
         let (mut texts, mut ids) = (StringArray::default(), Vec::new());
         while let Some((text, id)) = map.next_entry::<String, TokenId>()? {
-            if ids.len() >= MAX_TOKENS || id as usize >= MAX_TOKENS {
+            if ids.len() >= MAX_TOKENS {
                 return Err(A::Error::custom(format!("more than {MAX_TOKENS} tokens")));
             }
             texts.push(&text);

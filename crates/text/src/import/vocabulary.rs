@@ -6,8 +6,8 @@ use serde_json::Value as Json;
 use super::{TokenizerFiles, tokenizer_json::TokenizerJson};
 use crate::{TextError, TokenId, vocabulary::TokenKind};
 
-/// More tokens than any vocabulary has, so that an id cannot ask for much memory.
-const MAX_TOKENS: usize = 1 << 24;
+/// More tokens than any vocabulary has (Gemma: 262,144), so that an id cannot ask for much memory.
+pub(super) const MAX_TOKENS: usize = 1 << 21;
 
 /// What added tokens and holes get as score.
 pub(super) const ADDED_SCORE: f32 = -1000.0;

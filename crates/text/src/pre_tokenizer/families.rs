@@ -285,9 +285,11 @@ const FAMILIES: &[Family] = &[
         splits: &[THREE_DIGITS, CJK, DEEPSEEK_V3],
         ..PLAIN
     },
+    // Hugging Face looks for digits when bytes are written as characters already, some of which
+    // (`²` for one) count as digits; here, as in llama.cpp, the digits are those of the text.
     Family {
         names: &["falcon"],
-        splits: &[PUNCTUATION, GPT2, plain(r"[0-9][0-9][0-9]")],
+        splits: &[PUNCTUATION, GPT2, DIGITS, plain(r"[0-9][0-9][0-9]")],
         ..CLEAN
     },
     Family {
