@@ -3,7 +3,8 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    cache, catalog, list, logits, perplexity, pull, rm, run, show, template, tokenize, validate,
+    cache, catalog, convert, embed, list, logits, perplexity, pull, rerank, rm, run, show,
+    template, tokenize, validate,
 };
 
 const EXAMPLES: &str = "\
@@ -29,6 +30,7 @@ A MODEL is one of
   hf:owner/repo[:Q4_K_M][@rev]   a Hugging Face repository, with quantization or file and revision
   https://host/model.gguf        an address
   ./model.gguf                   a file on this machine
+  ./Qwen3-0.6B                   a folder as Hugging Face has it (safetensors); it is imported once into the cache
 
 Exit codes:
     0  done
@@ -73,6 +75,10 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Ask a model, or chat with it
     Run(run::RunArgs),
+    /// Turn texts into vectors
+    Embed(embed::EmbedArgs),
+    /// Score how well texts answer a query
+    Rerank(rerank::RerankArgs),
     /// Download a model into the cache
     Pull(pull::PullArgs),
     /// List the models that are in the cache
@@ -84,6 +90,8 @@ pub(crate) enum Command {
     Rm(rm::RmArgs),
     /// Search the models that have a name
     Catalog(catalog::CatalogArgs),
+    /// Make a GGUF file of a Hugging Face model folder
+    Convert(convert::ConvertArgs),
     /// Check a model file without reading its weights
     Validate(validate::ValidateArgs),
     /// Show, measure, clear or check the cache

@@ -3,7 +3,7 @@
 use std::io;
 use std::process::ExitCode;
 
-use dunlin::{EngineError, Error, FormatError, HubError, TextError};
+use dunlin::{ConvertError, EngineError, Error, FormatError, HubError, TextError};
 
 use crate::interrupt;
 use crate::terminal::Terminal;
@@ -110,7 +110,12 @@ fn of_sdk(error: &Error) -> Option<u8> {
         Error::Format(error) => Some(of_format(error)),
         Error::Text(error) => of_text(error),
         Error::Engine(error) => of_engine(error),
+        Error::Convert(error) => of_convert(error),
         Error::Folder { .. } => Some(MODEL_FILE),
+        Error::NotAFolder { .. } | Error::NoPooling { .. } => Some(USAGE),
+        Error::CannotGenerate { .. } | Error::ManyLabels { .. } | Error::NotANumber { .. } => {
+            Some(MODEL_FILE)
+        }
         Error::Cancelled => Some(interrupt::EXIT_CODE),
         _ => None,
     }
@@ -131,6 +136,19 @@ fn of_hub(error: &HubError) -> Option<u8> {
         HubError::Cancelled => Some(interrupt::EXIT_CODE),
         HubError::Busy { .. } | HubError::BadManifest { .. } | HubError::BadConfig { .. } => None,
         _ => Some(DOWNLOAD),
+    }
+}
+
+fn of_convert(error: &ConvertError) -> Option<u8> {
+    match error {
+        ConvertError::Io { source, .. } => {
+            (source.kind() == io::ErrorKind::NotFound).then_some(NOT_FOUND)
+        }
+        ConvertError::Format(error) => Some(of_format(error)),
+        ConvertError::Text(error) => of_text(error),
+        ConvertError::Cancelled => Some(interrupt::EXIT_CODE),
+        ConvertError::NoSpace { .. } => None,
+        _ => Some(MODEL_FILE),
     }
 }
 
@@ -163,6 +181,8 @@ fn of_engine(error: &EngineError) -> Option<u8> {
         | EngineError::UnexpectedTensor { .. }
         | EngineError::InvalidTensorValue { .. }
         | EngineError::InvalidLogit { .. }
+        | EngineError::NoClassifier
+        | EngineError::RankIsNoEmbedding
         | EngineError::Pack { .. } => Some(MODEL_FILE),
         EngineError::Cancelled => Some(interrupt::EXIT_CODE),
         _ => None,

@@ -31,6 +31,7 @@ enum Phase {
     Download,
     Check,
     Unpack,
+    Import,
     Load,
     Measure,
 }
@@ -41,6 +42,7 @@ impl Phase {
             Phase::Download => "Downloading",
             Phase::Check => "Checking",
             Phase::Unpack => "Unpacking",
+            Phase::Import => "Importing",
             Phase::Load => "Loading",
             Phase::Measure => "Measuring",
         }
@@ -79,6 +81,12 @@ impl ProgressView {
             Progress::Unpacking { done, total } => self.count(Phase::Unpack, done, total),
             _ => {}
         }
+        self.answer()
+    }
+
+    /// How much of a model folder is written as a GGUF file.
+    pub(crate) fn import(&mut self, done: u64, total: u64) -> ControlFlow<()> {
+        self.count(Phase::Import, done, Some(total));
         self.answer()
     }
 

@@ -42,7 +42,7 @@ fn show_describes_a_file() {
     let dunlin = Dunlin::new();
     let model = fixture("tiny.gguf");
     let shown = dunlin.json(&["show", &model, "--json"]);
-    assert_eq!(keys(&shown), ["model", "path", "card", "file"]);
+    assert_eq!(keys(&shown), ["model", "path", "card", "file", "folder"]);
     assert_eq!(shown["file"]["architecture"], "llama");
     assert_eq!(shown["file"]["tensor_types"][0]["name"], "F16");
     let memory = &shown["file"]["memory"];

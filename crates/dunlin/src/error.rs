@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use dunlin_convert::ConvertError;
 use dunlin_engine::EngineError;
 use dunlin_format::FormatError;
 use dunlin_hub::HubError;
@@ -13,7 +14,7 @@ use dunlin_text::TextError;
 pub enum Error {
     /// The model could not be found or fetched.
     #[error(transparent)]
-    Hub(#[from] HubError),
+    Hub(HubError),
 
     /// The file is not a sound model file.
     #[error(transparent)]
@@ -27,13 +28,26 @@ pub enum Error {
     #[error(transparent)]
     Engine(#[from] EngineError),
 
-    /// The reference leads to a folder, and models are loaded from GGUF files.
-    #[error(
-        "{} is a folder, and models are loaded from GGUF files: name the file, or a GGUF conversion of the model",
-        .path.display()
-    )]
+    /// A model folder could not be converted to GGUF.
+    #[error(transparent)]
+    Convert(#[from] ConvertError),
+
+    /// The reference leads to a folder that is none of a model.
+    #[error("{} is a folder and no model: {reason}", .path.display())]
     Folder {
         /// The folder.
+        path: PathBuf,
+        /// What it lacks.
+        reason: String,
+    },
+
+    /// A folder was to be converted, and the reference leads to a file.
+    #[error(
+        "{} is a file: `convert` makes GGUF files out of model folders (config.json with safetensors). A GGUF file needs none",
+        .path.display()
+    )]
+    NotAFolder {
+        /// The file.
         path: PathBuf,
     },
 
@@ -80,6 +94,55 @@ pub enum Error {
     )]
     NoChatTemplate,
 
+    /// The model reads texts and writes none.
+    #[error(
+        "a model of architecture {architecture} reads texts and does not write: use it for embeddings (`dunlin embed`) or reranking (`dunlin rerank`), or choose a model that chats"
+    )]
+    CannotGenerate {
+        /// The architecture of the file.
+        architecture: String,
+    },
+
+    /// The model does not say how it embeds.
+    #[error(
+        "this model of architecture {architecture} was made for writing and does not say how its states become one vector: name a pooling (mean, cls or last) to embed with it all the same, or choose an embedding model (`dunlin catalog --capability embeddings`)"
+    )]
+    NoPooling {
+        /// The architecture of the file.
+        architecture: String,
+    },
+
+    /// A text to embed or score does not fit.
+    #[error(
+        "text {index} (counted from 0) has {tokens} tokens, special ones included, and the model takes {limit}: shorten it, split it, or ask for it to be cut (truncate)"
+    )]
+    TextTooLong {
+        /// Index of the text or document.
+        index: usize,
+        /// Its tokens, the special ones (and the query's) included.
+        tokens: usize,
+        /// Tokens that the model takes, or that it was loaded for.
+        limit: usize,
+    },
+
+    /// A vector or score is NaN or infinite.
+    #[error(
+        "the model gives {found} instead of a number: its file is damaged, or the computation overflowed; get the file again or choose another type of weights"
+    )]
+    NotANumber {
+        /// The first such value.
+        found: f32,
+    },
+
+    /// The model sorts texts into classes.
+    #[error(
+        "the model gives {labels} scores a text, one a class, and none says how well a text answers a query: choose a reranker"
+    )]
+    ManyLabels {
+        /// Number of classes.
+        labels: usize,
+    },
+
     /// Perplexity needs whole windows.
     #[error(
         "perplexity is measured on windows of {window} tokens: the text has {tokens} tokens and the context holds {context_length}. Give a longer text, or load the model with a longer context"
@@ -108,4 +171,14 @@ pub enum Error {
         "the operating system could not start a thread: {0}; end other programs or ask for fewer threads"
     )]
     Thread(#[source] std::io::Error),
+}
+
+impl From<HubError> for Error {
+    /// A cancelled pull is a cancelled loading.
+    fn from(error: HubError) -> Self {
+        match error {
+            HubError::Cancelled => Error::Cancelled,
+            other => Error::Hub(other),
+        }
+    }
 }

@@ -27,13 +27,14 @@ impl Lm {
     /// fed exactly as they are, in a fresh sequence; the prompt state is forgotten.
     ///
     /// # Errors
-    /// [`Error::PromptTooLong`] for more ids than the context holds; [`Error::Engine`] for a position that no id has or
+    /// [`Error::CannotGenerate`] for an encoder; [`Error::PromptTooLong`] for more ids than the context holds; [`Error::Engine`] for a position that no id has or
     /// an id outside the vocabulary.
     pub fn logits(&self, ids: &[TokenId], positions: &[usize]) -> Result<Vec<Vec<f32>>, Error> {
         let tokens = ids.len();
         if let Some(&position) = positions.iter().find(|&&position| position >= tokens) {
             return Err(EngineError::PositionOutOfRange { position, tokens }.into());
         }
+        self.check_writes()?;
         self.check_length(tokens)?;
         let mut rows = vec![Vec::new(); positions.len()];
         let wanted = |at: usize| positions.contains(&at);
@@ -70,6 +71,7 @@ impl Lm {
         text: &str,
         progress: &mut dyn FnMut(usize, usize) -> std::ops::ControlFlow<()>,
     ) -> Result<Perplexity, Error> {
+        self.check_writes()?;
         let ids = self.text().encode_completion(text)?;
         let context_length = self.context_length();
         let windows = ids.len() / WINDOW;
@@ -123,6 +125,7 @@ impl Lm {
     ) -> Result<(), Error> {
         let mut state = self.lock();
         state.clear();
+        state.reuse(ids)?;
         let mut start = 0;
         for chunk in ids.chunks(state.max_batch()) {
             let any = (start..start + chunk.len()).any(&wanted);
@@ -136,6 +139,16 @@ impl Lm {
         }
         state.clear();
         Ok(())
+    }
+
+    /// # Errors
+    /// [`Error::CannotGenerate`] for encoders.
+    pub(crate) fn check_writes(&self) -> Result<(), Error> {
+        if self.spec().can_generate() {
+            return Ok(());
+        }
+        let architecture = self.spec().architecture.clone();
+        Err(Error::CannotGenerate { architecture })
     }
 
     /// # Errors

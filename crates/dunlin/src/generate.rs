@@ -34,6 +34,7 @@ impl Lm {
         prompt: &Prompt,
         options: &GenerateOptions,
     ) -> Result<Generation<'_>, Error> {
+        self.check_writes()?;
         let ids = self.encode_prompt(prompt, options)?;
         if ids.is_empty() {
             return Err(Error::EmptyPrompt);

@@ -1,14 +1,23 @@
 //! What a model is and needs, from its metadata alone.
 
+mod abilities;
+mod attention;
+mod memory;
+
 use std::path::{Path, PathBuf};
 
-use dunlin_engine::{EngineError, KvElement, MemoryPlan, ModelSpec, weight_bytes};
-use dunlin_format::{DType, Gguf, Metadata};
+use dunlin_compute::has_fast_kernel;
+use dunlin_engine::{EngineError, KvElement, ModelSpec, Pooling};
+use dunlin_format::{DType, Gguf};
 use dunlin_hub::Capability;
 use serde::Serialize;
 
 use crate::Error;
 use crate::load::DEFAULT_CONTEXT_LENGTH;
+
+pub use attention::{AttentionLayout, LayerKind, LayerRun};
+pub(crate) use memory::Header;
+pub use memory::Memory;
 
 /// What a model file says of itself. Absent figures are absent in the file.
 #[derive(Clone, Debug, Serialize)]
@@ -34,6 +43,15 @@ pub struct ModelInfo {
     pub hidden_size: Option<usize>,
     /// Number of tokens of the vocabulary.
     pub vocab_size: Option<usize>,
+    /// How its tokens see each other; `None` where this build cannot compute it.
+    pub attention: Option<AttentionLayout>,
+    /// How the vectors of a text's tokens become one (`mean`, `cls`, `last`), or its score (`rank`); `None` where the file
+    /// does not say, or this build cannot compute it.
+    pub pooling: Option<&'static str>,
+    /// Numbers of an embedding, where the file says how it is pooled.
+    pub embedding_length: Option<usize>,
+    /// Whether the vocabulary has tokens for filling in the middle of a text.
+    pub can_infill: bool,
     /// The tensor types, the one with the most bytes first.
     pub tensor_types: Vec<TensorTypeUse>,
     /// Kind of tokenizer (`tokenizer.ggml.model`).
@@ -55,9 +73,8 @@ pub struct ModelInfo {
     path: Option<PathBuf>,
     #[serde(skip)]
     spec: Option<ModelSpec>,
-    /// Bytes of its weights in memory.
     #[serde(skip)]
-    weight_bytes: u64,
+    header: Option<Header>,
 }
 
 /// How much of a model is of one tensor type.
@@ -72,30 +89,8 @@ pub struct TensorTypeUse {
     pub elements: u64,
     /// Bytes of them in the file.
     pub bytes: u64,
-}
-
-/// Memory of a model, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct Memory {
-    /// Packed weights.
-    pub weights: u64,
-    /// Keys and values of a whole context.
-    pub kv_cache: u64,
-    /// Keys and values of one token.
-    pub kv_cache_per_token: u64,
-    /// Work buffers.
-    pub buffers: u64,
-    /// Tokens of the context.
-    pub context_length: usize,
-}
-
-impl Memory {
-    /// All of it.
-    #[must_use]
-    pub fn total(&self) -> u64 {
-        self.weights + self.kv_cache + self.buffers
-    }
+    /// Whether matrices of this type run on a kernel of their own; the others are decoded on the way, several times slower.
+    pub fast_kernel: bool,
 }
 
 impl ModelInfo {
@@ -117,6 +112,7 @@ impl ModelInfo {
         let metadata = gguf.metadata();
         let architecture = metadata.str("general.architecture")?;
         let spec = computable(gguf);
+        let pooling = spec.as_ref().ok().and_then(|spec| spec.pooling).map(name);
         let size = |suffix: &str| match architecture {
             Some(family) => Ok(metadata
                 .u32(&format!("{family}.{suffix}"))?
@@ -142,14 +138,18 @@ impl ModelInfo {
             pre_tokenizer: text("tokenizer.ggml.pre")?,
             has_chat_template: metadata.str("tokenizer.chat_template")?.is_some(),
             license: text("general.license")?,
-            capabilities: capabilities(metadata, architecture)?,
+            attention: spec.as_ref().ok().map(AttentionLayout::of),
+            pooling,
+            embedding_length: spec.as_ref().ok().and_then(|spec| {
+                let embeds = spec.embedding_pooling().is_some();
+                embeds.then(|| spec.embedding_length())
+            }),
+            can_infill: abilities::can_infill(metadata)?,
+            capabilities: abilities::capabilities(metadata, pooling)?,
             memory: None,
             unsupported: spec.as_ref().err().map(ToString::to_string),
             path: None,
-            weight_bytes: match &spec {
-                Ok(spec) => weight_bytes(spec, gguf.tensors()),
-                Err(_) => 0,
-            },
+            header: spec.as_ref().ok().map(|spec| Header::of(gguf, spec)),
             spec: spec.ok(),
         };
         info.memory = info.memory_for(info.context_length.unwrap_or(0).min(DEFAULT_CONTEXT_LENGTH));
@@ -162,19 +162,21 @@ impl ModelInfo {
         self.path.as_deref()
     }
 
-    /// The memory that it would take with a context of this many tokens and an F16 cache. `None` where it cannot be
-    /// computed. (What a loaded model takes is in [`Lm::memory`](crate::Lm::memory).)
+    /// The memory that it would take with a context of this many tokens and an F16 cache, from the header alone. `None`
+    /// where it cannot be computed. (What a loaded model takes is in [`Lm::memory`](crate::Lm::memory).)
     #[must_use]
     pub fn memory_for(&self, context_length: usize) -> Option<Memory> {
-        let spec = self.spec.as_ref()?;
-        let plan = MemoryPlan::of(spec, self.weight_bytes, context_length, KvElement::F16);
-        Some(Memory {
-            weights: plan.weights,
-            kv_cache: plan.kv_cache,
-            kv_cache_per_token: spec.kv_bytes_per_token(KvElement::F16.bytes()),
-            buffers: plan.buffers + plan.states,
-            context_length,
-        })
+        let (spec, header) = (self.spec.as_ref()?, self.header.as_ref()?);
+        Some(header.memory(spec, context_length, KvElement::F16))
+    }
+}
+
+fn name(pooling: Pooling) -> &'static str {
+    match pooling {
+        Pooling::Mean => "mean",
+        Pooling::Cls => "cls",
+        Pooling::Last => "last",
+        Pooling::Rank => "rank",
     }
 }
 
@@ -198,6 +200,7 @@ fn tensor_types(gguf: &Gguf) -> Vec<TensorTypeUse> {
                     tensors: 0,
                     elements: 0,
                     bytes: 0,
+                    fast_kernel: has_fast_kernel(tensor.dtype),
                 },
             ));
             types.len() - 1
@@ -210,37 +213,4 @@ fn tensor_types(gguf: &Gguf) -> Vec<TensorTypeUse> {
     let mut types: Vec<_> = types.into_iter().map(|(_, used)| used).collect();
     types.sort_by_key(|used| std::cmp::Reverse(used.bytes));
     types
-}
-
-/// What the metadata show of a model's abilities.
-fn capabilities(metadata: &Metadata, architecture: Option<&str>) -> Result<Vec<Capability>, Error> {
-    let mut capabilities = Vec::new();
-    if let Some(template) = metadata.str("tokenizer.chat_template")? {
-        capabilities.push(Capability::Chat);
-        if template.contains("tools") || metadata.contains("tokenizer.chat_template.tool_use") {
-            capabilities.push(Capability::Tools);
-        }
-        if ["<think>", "enable_thinking", "reasoning_content"]
-            .iter()
-            .any(|sign| template.contains(sign))
-        {
-            capabilities.push(Capability::Reasoning);
-        }
-    }
-    let fills_in = [
-        "tokenizer.ggml.fim_mid_token_id",
-        "tokenizer.ggml.middle_token_id",
-    ];
-    let tagged = metadata
-        .strings("general.tags")?
-        .is_some_and(|tags| tags.iter().any(|tag| tag == "code"));
-    if tagged || fills_in.iter().any(|key| metadata.contains(key)) {
-        capabilities.push(Capability::Code);
-    }
-    if let Some(family) = architecture
-        && metadata.contains(&format!("{family}.pooling_type"))
-    {
-        capabilities.push(Capability::Embeddings);
-    }
-    Ok(capabilities)
 }

@@ -25,30 +25,39 @@
 //! writes nothing to the terminal.
 
 mod device;
+mod embed;
 mod error;
 mod evaluate;
 mod generate;
+mod import;
 mod info;
 mod lm;
 mod load;
 mod prompt;
+mod rerank;
 mod state;
 mod tokenizer_file;
 
 pub use device::{DeviceConfiguration, physical_cores};
+pub use embed::{EmbedOptions, Embedder};
 pub use error::Error;
 pub use evaluate::Perplexity;
 pub use generate::{
     CancelToken, Completion, Event, FinishReason, GenerateOptions, Generation, Usage,
 };
-pub use info::{Memory, ModelInfo, TensorTypeUse};
+pub use import::{convert, imported_file};
+pub use info::{AttentionLayout, LayerKind, LayerRun, Memory, ModelInfo, TensorTypeUse};
 pub use lm::Lm;
 pub use load::{DEFAULT_CONTEXT_LENGTH, LoadEvent, LoadOptions};
 pub use prompt::{Message, Prompt, TemplateOptions};
+pub use rerank::{RerankOptions, Reranker};
 pub use tokenizer_file::TokenizerFile;
 
 pub use dunlin_compute::{KvElement, Tier};
-pub use dunlin_engine::{EngineError, ModelSpec, SamplerConfig};
+pub use dunlin_convert::{
+    ConvertError, ConvertOptions, Folder, OutputType, Report as ConvertReport, is_model_folder,
+};
+pub use dunlin_engine::{EngineError, ModelSpec, Pooling, SamplerConfig};
 pub use dunlin_format::{DType, DTypeUse, FormatError, Metadata, Report, Value};
 pub use dunlin_hub::{
     Cache, CachedModel, Capability, Hub, HubConfig, HubError, Layout, Licence, ModelCard,

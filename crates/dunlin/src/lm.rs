@@ -5,17 +5,16 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
 use dunlin_compute::Tier;
-use dunlin_engine::spec::supported_architectures;
 use dunlin_engine::{Engine, EngineConfig, EngineError, ModelSpec};
 use dunlin_format::{Gguf, Report};
 use dunlin_hub::{ModelCard, ModelRef};
 use dunlin_text::{ChatTemplate, Tokenizer};
 
-use crate::info::{Memory, ModelInfo};
+use crate::info::{Header, Memory, ModelInfo};
 use crate::load::{LoadEvent, LoadOptions, locate};
 use crate::prompt::{Message, TemplateOptions};
 use crate::state::State;
-use crate::{Error, TokenizerFile};
+use crate::{Error, TokenizerFile, import};
 
 /// A language model, ready to answer. Clones are cheap and share one model.
 ///
@@ -64,21 +63,18 @@ impl Lm {
         let config = EngineConfig {
             threads,
             tier,
-            context_length: options.context_for(spec.context_length)?,
+            context_length: options.context_for(&spec)?,
             kv_element: options.kv_element,
         };
         let (engine, text) = load_both(&gguf, config, &mut options)?;
+        let header = Header::of(&gguf, &spec);
         let memory = Memory {
             weights: engine.weight_bytes(),
-            kv_cache: spec.kv_bytes_per_token(config.kv_element.bytes())
-                * config.context_length as u64,
-            kv_cache_per_token: spec.kv_bytes_per_token(config.kv_element.bytes()),
-            buffers: engine.buffer_bytes(),
-            context_length: config.context_length,
+            ..header.memory(&spec, config.context_length, config.kv_element)
         };
         let info = ModelInfo::of(&gguf)?;
         let inner = Inner {
-            state: Mutex::new(State::new(engine)),
+            state: Mutex::new(State::new(engine, gguf)),
             text,
             spec,
             config,
@@ -243,7 +239,11 @@ fn load_both(
             .name("dunlin-tokenizer".to_owned())
             .spawn_scoped(scope, || TokenizerFile::from_gguf(Arc::clone(gguf)))
             .map_err(Error::Thread)?;
-        let mut progress = |done, total| options.report(LoadEvent::Loading { done, total });
+        let mut progress = |done, total| {
+            // The weights so far lie packed in memory: their pages of the file are not needed, too.
+            gguf.release_pages();
+            options.report(LoadEvent::Loading { done, total })
+        };
         let engine = Engine::load(Arc::clone(gguf), config, &mut progress);
         let text = text
             .join()
@@ -260,12 +260,8 @@ fn refuse_unsupported(model: &ModelRef) -> Result<(), Error> {
     let ModelRef::Catalog(id) = model else {
         return Ok(());
     };
-    let Some(found) = dunlin_hub::find(id).and_then(|card| card.architecture.clone()) else {
-        return Ok(());
-    };
-    if supported_architectures().any(|supported| supported == found) {
-        return Ok(());
+    match dunlin_hub::find(id).and_then(|card| card.architecture.as_deref()) {
+        Some(architecture) => import::refuse_unsupported(architecture),
+        None => Ok(()),
     }
-    let supported = supported_architectures().collect();
-    Err(EngineError::UnknownArchitecture { found, supported }.into())
 }

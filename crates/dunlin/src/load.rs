@@ -4,9 +4,10 @@ use std::fmt;
 use std::ops::ControlFlow;
 
 use dunlin_compute::KvElement;
-use dunlin_hub::{Hub, HubConfig, Layout, ModelRef, Progress, PulledModel};
+use dunlin_engine::ModelSpec;
+use dunlin_hub::{Hub, HubConfig, ModelRef, Progress, PulledModel};
 
-use crate::{DeviceConfiguration, Error};
+use crate::{DeviceConfiguration, Error, import};
 
 /// Longest context that is taken without being asked for, in tokens: the memory for it is reserved at load.
 pub const DEFAULT_CONTEXT_LENGTH: usize = 4096;
@@ -35,6 +36,13 @@ pub struct LoadOptions<'a> {
 pub enum LoadEvent {
     /// The model is being found or fetched.
     Hub(Progress),
+    /// A model folder is being imported: written as a GGUF file, once.
+    Importing {
+        /// Bytes of weights that are written.
+        done: u64,
+        /// Bytes of all weights.
+        total: u64,
+    },
     /// Weights are being read and packed.
     Loading {
         /// Bytes of the file that are packed.
@@ -116,12 +124,14 @@ impl<'a> LoadOptions<'a> {
         }
     }
 
-    /// Tokens of the context for a model that was trained for `limit`.
+    /// Tokens of the context for a model. One that reads whole texts reserves no memory for it.
     ///
     /// # Errors
     /// [`Error::ContextLength`].
-    pub(crate) fn context_for(&self, limit: usize) -> Result<usize, Error> {
+    pub(crate) fn context_for(&self, spec: &ModelSpec) -> Result<usize, Error> {
+        let limit = spec.context_length;
         match self.context_length {
+            None if !spec.causal => Ok(limit),
             None => Ok(limit.min(DEFAULT_CONTEXT_LENGTH)),
             Some(requested) if (1..=limit).contains(&requested) => Ok(requested),
             Some(requested) => Err(Error::ContextLength { requested, limit }),
@@ -141,28 +151,37 @@ impl fmt::Debug for LoadOptions<'_> {
     }
 }
 
-/// Makes sure that the model's file is on this machine.
+/// Makes sure that the model's GGUF file is on this machine: fetches what is not here, and imports a folder.
 ///
 /// # Errors
-/// [`Error::Hub`], [`Error::Cancelled`], and [`Error::Folder`] for a model that is no GGUF file.
+/// [`Error::Hub`], [`Error::Cancelled`], and for a folder those of its import.
 pub(crate) fn locate(
     model: &ModelRef,
     options: &mut LoadOptions<'_>,
 ) -> Result<PulledModel, Error> {
+    let hub = hub_of(options)?;
+    let pulled = pull(&hub, model, options)?;
+    import::as_file(&hub, model, pulled, options)
+}
+
+/// The hub as the options say.
+pub(crate) fn hub_of(options: &LoadOptions<'_>) -> Result<Hub, Error> {
     let mut config = match options.hub.clone() {
         Some(config) => config,
         None => HubConfig::from_env()?,
     };
     config.offline |= options.offline;
-    let pulled = Hub::new(config)?.pull(model, &mut |progress| {
+    Ok(Hub::new(config)?)
+}
+
+/// Makes sure that the model, file or folder, is on this machine.
+pub(crate) fn pull(
+    hub: &Hub,
+    model: &ModelRef,
+    options: &mut LoadOptions<'_>,
+) -> Result<PulledModel, Error> {
+    let pulled = hub.pull(model, &mut |progress| {
         options.report(LoadEvent::Hub(progress))
     });
-    let pulled = match pulled {
-        Err(dunlin_hub::HubError::Cancelled) => return Err(Error::Cancelled),
-        other => other?,
-    };
-    match pulled.layout {
-        Layout::File => Ok(pulled),
-        Layout::Folder => Err(Error::Folder { path: pulled.path }),
-    }
+    Ok(pulled?)
 }

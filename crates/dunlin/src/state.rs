@@ -1,19 +1,24 @@
 //! The engine with the one sequence that generations continue.
 
-use dunlin_engine::{Chunk, Engine, EngineError, Logits, SequenceId};
+use std::sync::Arc;
+
+use dunlin_engine::{Chunk, Engine, EngineError, Logits, Pooling, SequenceId};
+use dunlin_format::Gguf;
 use dunlin_text::TokenId;
 
 /// An engine and the tokens whose keys and values its sequence holds.
 pub(crate) struct State {
     engine: Engine,
+    gguf: Arc<Gguf>,
     sequence: Option<SequenceId>,
     tokens: Vec<TokenId>,
 }
 
 impl State {
-    pub(crate) fn new(engine: Engine) -> Self {
+    pub(crate) fn new(engine: Engine, gguf: Arc<Gguf>) -> Self {
         State {
             engine,
+            gguf,
             sequence: None,
             tokens: Vec::new(),
         }
@@ -38,8 +43,33 @@ impl State {
         }
     }
 
+    /// The embedding of a whole sequence. The prompt state is forgotten: the cache must hold the sequence.
+    pub(crate) fn embed(
+        &mut self,
+        tokens: &[TokenId],
+        pooling: Pooling,
+    ) -> Result<Vec<f32>, EngineError> {
+        self.clear();
+        let vector = self.engine.embed(tokens, &[], pooling);
+        self.gguf.release_pages();
+        vector
+    }
+
+    /// The scores of a whole sequence. The prompt state is forgotten.
+    pub(crate) fn rank(
+        &mut self,
+        tokens: &[TokenId],
+        token_types: &[u32],
+    ) -> Result<Vec<f32>, EngineError> {
+        self.clear();
+        let scores = self.engine.rank(tokens, token_types);
+        self.gguf.release_pages();
+        scores
+    }
+
     /// Keeps of the tokens those with which `prompt` begins, too, and leaves at least its last one to be computed,
-    /// because the scores that follow it are wanted. Returns how many are kept.
+    /// because the scores that follow it are wanted. Returns how many are kept: fewer than those in a model with recurrent
+    /// layers, whose state only goes back to the end of an earlier prompt or piece of a prompt.
     pub(crate) fn reuse(&mut self, prompt: &[TokenId]) -> Result<usize, EngineError> {
         let same = self
             .tokens
@@ -47,12 +77,19 @@ impl State {
             .zip(prompt)
             .take_while(|(kept, wanted)| kept == wanted)
             .count();
-        let kept = same.min(prompt.len().saturating_sub(1));
-        if let Some(sequence) = self.sequence {
-            self.engine.truncate_sequence(sequence, kept)?;
-        }
+        let same = same.min(prompt.len().saturating_sub(1));
+        let sequence = self.sequence();
+        let kept = self.engine.truncate_sequence(sequence, same)?;
+        self.engine.expect_tokens(sequence, prompt.len())?;
         self.tokens.truncate(kept);
         Ok(kept)
+    }
+
+    fn sequence(&mut self) -> SequenceId {
+        let engine = &mut self.engine;
+        *self
+            .sequence
+            .get_or_insert_with(|| engine.create_sequence())
     }
 
     /// Appends at most [`State::max_batch`] tokens and hands each wanted row of scores with its position to `visit`.
@@ -65,10 +102,7 @@ impl State {
         logits: Logits,
         mut visit: impl FnMut(usize, &mut [f32]),
     ) -> Result<(), EngineError> {
-        let sequence = match self.sequence {
-            Some(sequence) => sequence,
-            None => *self.sequence.insert(self.engine.create_sequence()),
-        };
+        let sequence = self.sequence();
         let chunk = Chunk {
             sequence,
             tokens,
@@ -77,6 +111,8 @@ impl State {
         let result = self
             .engine
             .step(&[chunk], |scores| visit(scores.position, scores.logits));
+        // Each embedding row that is read brings a stretch of the file into memory.
+        self.gguf.release_pages();
         match result {
             Ok(()) => self.tokens.extend_from_slice(tokens),
             Err(_) => self.clear(),

@@ -308,24 +308,3 @@ fn conformance_models_give_the_golden_greedy_tokens() {
         }
     }
 }
-
-#[test]
-fn a_catalog_model_that_cannot_be_computed_is_refused_before_anything_is_fetched() {
-    for id in ["phi4-mini:3.8b", "all-minilm:l6-v2"] {
-        let model = ModelRef::Catalog(id.to_owned());
-        let mut events = 0;
-        let options = options().with_offline(true).with_progress(|_| {
-            events += 1;
-            ControlFlow::Continue(())
-        });
-        let error = refusal(Lm::load(model, options));
-        assert!(
-            matches!(
-                error,
-                Error::Engine(EngineError::UnknownArchitecture { .. })
-            ),
-            "{id}: {error:?}"
-        );
-        assert_eq!(events, 0, "{id}");
-    }
-}

@@ -139,6 +139,8 @@ pub enum Capability {
     Code,
     /// Turns texts into vectors.
     Embeddings,
+    /// Scores how well texts answer a query.
+    Rerank,
     /// Calls tools.
     Tools,
     /// Thinks before it answers.
@@ -153,6 +155,7 @@ impl fmt::Display for Capability {
             Capability::Chat => "chat",
             Capability::Code => "code",
             Capability::Embeddings => "embeddings",
+            Capability::Rerank => "rerank",
             Capability::Tools => "tools",
             Capability::Reasoning => "reasoning",
             Capability::Vision => "vision",

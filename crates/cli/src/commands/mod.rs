@@ -3,10 +3,13 @@
 pub(crate) mod cache;
 pub(crate) mod catalog;
 mod chat;
+pub(crate) mod convert;
+pub(crate) mod embed;
 pub(crate) mod list;
 pub(crate) mod logits;
 pub(crate) mod perplexity;
 pub(crate) mod pull;
+pub(crate) mod rerank;
 pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod show;
@@ -14,9 +17,11 @@ pub(crate) mod template;
 pub(crate) mod tokenize;
 pub(crate) mod validate;
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 use dunlin::{
-    DeviceConfiguration, Hub, HubConfig, KvElement, Lm, LoadEvent, LoadOptions, ModelRef,
+    DeviceConfiguration, Hub, HubConfig, HubError, KvElement, Lm, LoadEvent, LoadOptions, ModelRef,
     TokenizerFile,
 };
 
@@ -38,6 +43,9 @@ pub(crate) fn run(cli: Cli, terminal: &Terminal) -> Result<()> {
         Command::Rm(args) => rm::execute(&args, global, terminal),
         Command::Catalog(args) => catalog::execute(&args, global, terminal),
         Command::Validate(args) => validate::execute(&args, terminal),
+        Command::Embed(args) => embed::execute(&args, global, terminal),
+        Command::Rerank(args) => rerank::execute(&args, global, terminal),
+        Command::Convert(args) => convert::execute(&args, global, terminal),
         Command::Cache(args) => cache::execute(&args, global, terminal),
         Command::Tokenize(args) => tokenize::execute(&args, global, terminal),
         Command::Template(args) => template::execute(&args, global, terminal),
@@ -53,9 +61,22 @@ fn hub(global: Global) -> Result<Hub> {
     Ok(Hub::new(config)?)
 }
 
+/// What names a model. A folder or file that is here needs no ./ in front, as long as it has not the name of a model.
+pub(crate) fn reference(text: &str) -> Result<ModelRef> {
+    match text.parse() {
+        Ok(model) => Ok(model),
+        Err(HubError::UnknownModel { .. } | HubError::InvalidReference { .. })
+            if Path::new(text).exists() =>
+        {
+            Ok(ModelRef::Path(text.into()))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Loads a model, fetching it where it is not here.
 fn load(model: &str, args: &LoadArgs, kv: Kv, global: Global, terminal: &Terminal) -> Result<Lm> {
-    let model: ModelRef = model.parse()?;
+    let model = reference(model)?;
     let mut view = ProgressView::new(terminal);
     let mut device = DeviceConfiguration::cpu();
     device.threads = args.threads;
@@ -71,7 +92,7 @@ fn load(model: &str, args: &LoadArgs, kv: Kv, global: Global, terminal: &Termina
 
 /// Opens tokenizer and chat template of a model, fetching it where it is not here.
 fn open_text(model: &str, global: Global, terminal: &Terminal) -> Result<TokenizerFile> {
-    let model: ModelRef = model.parse()?;
+    let model = reference(model)?;
     let mut view = ProgressView::new(terminal);
     let mut options = options(global, &mut view);
     TokenizerFile::open(&model, &mut options).with_context(|| format!("{model} cannot be opened"))
@@ -82,6 +103,7 @@ fn options<'a>(global: Global, view: &'a mut ProgressView) -> LoadOptions<'a> {
         .with_offline(global.offline)
         .with_progress(|event| match event {
             LoadEvent::Hub(progress) => view.fetch(progress),
+            LoadEvent::Importing { done, total } => view.import(done, total),
             LoadEvent::Loading { done, total } => view.load(done, total),
             _ => std::ops::ControlFlow::Continue(()),
         })

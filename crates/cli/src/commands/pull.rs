@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::Args;
-use dunlin::ModelRef;
+use dunlin::Layout;
 use serde_json::json;
 
 use crate::args::Global;
@@ -14,10 +14,12 @@ const EXAMPLES: &str = "\
 Examples:
   dunlin pull smollm2:135m
   dunlin pull hf:Qwen/Qwen3-0.6B-GGUF:Q8_0
+  dunlin pull hf:sentence-transformers/all-MiniLM-L6-v2      safetensors, imported at the first use
   dunlin pull https://example.com/model.gguf
   dunlin pull --json gemma3:270m
 
-The path of the model's file goes to stdout. A pull that was interrupted continues where it stopped. Two pulls of
+The path of the model's file or folder goes to stdout. Of a Hugging Face repository the GGUF file is fetched, or where it
+has none (or :safetensors is written behind it) the folder of safetensors. A pull that was interrupted continues where it stopped. Two pulls of
 the same model share one download.";
 
 #[derive(Debug, Args)]
@@ -31,7 +33,7 @@ pub(crate) struct PullArgs {
 }
 
 pub(crate) fn execute(args: &PullArgs, global: Global, terminal: &Terminal) -> Result<()> {
-    let model: ModelRef = args.model.parse()?;
+    let model = super::reference(&args.model)?;
     let hub = super::hub(global)?;
     let mut view = ProgressView::new(terminal);
     let pulled = hub.pull(&model, &mut |progress| view.fetch(progress))?;
@@ -49,6 +51,10 @@ pub(crate) fn execute(args: &PullArgs, global: Global, terminal: &Terminal) -> R
         terminal.note(format_args!("{model} is on this machine already"));
     } else {
         terminal.note(format_args!("{model} is here, from {}", pulled.source));
+    }
+    if pulled.layout == Layout::Folder {
+        terminal
+            .note("a folder of safetensors: it is imported as a GGUF file when it is first used");
     }
     output::line(&pulled.path.display().to_string())
 }

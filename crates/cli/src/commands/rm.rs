@@ -13,6 +13,7 @@ const EXAMPLES: &str = "\
 Examples:
   dunlin rm gemma3:270m
   dunlin rm hf:Qwen/Qwen3-0.6B-GGUF:Q8_0 qwen2.5-coder:0.5b
+  dunlin rm ./Qwen3-0.6B                   the import of a folder of yours; the folder stays
 
 `dunlin list` shows the names, `dunlin cache clear` removes everything.";
 
@@ -28,15 +29,12 @@ pub(crate) fn execute(args: &RmArgs, global: Global, terminal: &Terminal) -> Res
     let models: Vec<ModelRef> = args
         .models
         .iter()
-        .map(|model| model.parse())
-        .collect::<Result<_, _>>()?;
-    if let Some(ModelRef::Path(path)) = models
-        .iter()
-        .find(|model| matches!(model, ModelRef::Path(_)))
-    {
-        let path = path.display();
+        .map(|model| super::reference(model))
+        .collect::<Result<_>>()?;
+    let is_file = |model: &&ModelRef| matches!(model, ModelRef::Path(path) if !path.is_dir());
+    if let Some(file) = models.iter().find(is_file) {
         return Err(Usage(format!(
-            "{path} is a file of yours, and `dunlin rm` removes only what `dunlin pull` fetched"
+            "{file} is a file of yours, and `dunlin rm` removes only what `dunlin pull` fetched and what was imported"
         ))
         .into());
     }
@@ -48,10 +46,13 @@ pub(crate) fn execute(args: &RmArgs, global: Global, terminal: &Terminal) -> Res
             output::bytes(removed.freed)
         ));
         for path in &removed.kept {
-            terminal.note(format_args!(
-                "kept {}: something else uses it, too",
-                path.display()
-            ));
+            let path = path.display();
+            match model {
+                ModelRef::Path(_) => {
+                    terminal.note(format_args!("kept {path}: only its import is gone"))
+                }
+                _ => terminal.note(format_args!("kept {path}: something else uses it, too")),
+            }
         }
     }
     Ok(())

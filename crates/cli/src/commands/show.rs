@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use dunlin::{Error, HubError, Memory, ModelCard, ModelInfo, ModelRef};
+use dunlin::{
+    AttentionLayout, Capability, Folder, HubError, Memory, ModelCard, ModelInfo, ModelRef,
+    is_model_folder,
+};
 use serde_json::json;
 
 use crate::args::{Global, at_least_one};
@@ -18,8 +21,10 @@ Examples:
 
 Nothing is downloaded: of a model that is not on this machine only the catalog's card is shown.
 
-With --json: {\"model\",\"path\",\"card\",\"file\"}; path and file are null where the model is not here. In file,
-memory holds bytes: {\"weights\",\"kv_cache\",\"kv_cache_per_token\",\"buffers\",\"context_length\",\"total\"}.";
+With --json: {\"model\",\"path\",\"card\",\"file\",\"folder\"}; path and file are null where the model is not here, folder where it
+is none. In file, attention is {\"pattern\":[{\"kind\",\"layers\"}],\"global_layers\",\"sliding_layers\",\"recurrent_layers\",
+\"sharing_layers\",\"window\",\"is_bidirectional\"}, tensor_types has {\"name\",\"tensors\",\"elements\",\"bytes\",\"fast_kernel\"}, and memory
+holds bytes: {\"weights\",\"kv_cache\",\"kv_cache_per_token\",\"buffers\",\"vocabulary\",\"context_length\",\"total\"}.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -35,8 +40,9 @@ pub(crate) struct ShowArgs {
 }
 
 pub(crate) fn execute(args: &ShowArgs, global: Global) -> Result<()> {
-    let model: ModelRef = args.model.parse()?;
-    let path = super::hub(global)?.resolve(&model)?;
+    let model = super::reference(&args.model)?;
+    let hub = super::hub(global)?;
+    let path = hub.resolve(&model)?;
     let card = match &model {
         ModelRef::Catalog(id) => dunlin::find(id),
         _ => None,
@@ -50,13 +56,18 @@ pub(crate) fn execute(args: &ShowArgs, global: Global) -> Result<()> {
             .into(),
         });
     }
-    let folder = path.as_ref().filter(|path| path.is_dir());
-    if let (None, Some(path)) = (card, folder) {
-        return Err(Error::Folder { path: path.clone() }.into());
-    }
-    // A folder of safetensors has no GGUF header to show.
-    let file = path.as_ref().filter(|path| !path.is_dir());
+    let (file, folder) = match &path {
+        Some(path) if path.is_dir() => (
+            dunlin::imported_file(&hub, &model, path)?,
+            // One that holds a GGUF file needs no description of its own.
+            is_model_folder(path)
+                .then(|| Folder::open(path))
+                .transpose()?,
+        ),
+        other => (other.clone(), None),
+    };
     let mut info = file
+        .as_ref()
         .map(|path| {
             ModelInfo::open(path).with_context(|| format!("{} cannot be read", path.display()))
         })
@@ -65,7 +76,7 @@ pub(crate) fn execute(args: &ShowArgs, global: Global) -> Result<()> {
         info.memory = info.memory_for(context);
     }
     if args.json {
-        return print_json(&model, path.as_ref(), card, info.as_ref());
+        return print_json(&model, path.as_ref(), card, info.as_ref(), folder.as_ref());
     }
     let mut rows = Vec::new();
     match card {
@@ -78,6 +89,9 @@ pub(crate) fn execute(args: &ShowArgs, global: Global) -> Result<()> {
             "path",
             format!("not on this machine; `dunlin pull {model}` gets it"),
         )),
+    }
+    if let Some(folder) = &folder {
+        rows.extend(folder_rows(folder, file.as_deref()));
     }
     if let Some(info) = &info {
         rows.extend(info_rows(info));
@@ -97,6 +111,7 @@ fn print_json(
     path: Option<&PathBuf>,
     card: Option<&ModelCard>,
     info: Option<&ModelInfo>,
+    folder: Option<&Folder>,
 ) -> Result<()> {
     let mut file = serde_json::to_value(info)?;
     if let (Some(memory), Some(total)) = (
@@ -106,7 +121,40 @@ fn print_json(
     {
         memory.insert("total".to_owned(), total.total().into());
     }
-    output::json(&json!({"model": model.to_string(), "path": path, "card": card, "file": file}))
+    let folder = folder.map(|folder| {
+        json!({
+            "architecture": folder.architecture(),
+            "hugging_face_architecture": folder.hugging_face_architecture(),
+            "weight_bytes": folder.weight_bytes(),
+        })
+    });
+    output::json(&json!({
+        "model": model.to_string(),
+        "path": path,
+        "card": card,
+        "file": file,
+        "folder": folder,
+    }))
+}
+
+fn folder_rows(folder: &Folder, import: Option<&Path>) -> Vec<[String; 2]> {
+    vec![
+        row(
+            "folder",
+            format!(
+                "{} as safetensors, {} of weights",
+                folder.hugging_face_architecture(),
+                output::bytes(folder.weight_bytes())
+            ),
+        ),
+        row(
+            "import",
+            import.map_or_else(
+                || "not yet; the first use makes it, and then more can be shown".to_owned(),
+                |path| path.display().to_string(),
+            ),
+        ),
+    ]
 }
 
 fn card_rows(card: &ModelCard) -> Vec<[String; 2]> {
@@ -173,22 +221,22 @@ fn info_rows(info: &ModelInfo) -> Vec<[String; 2]> {
         row("hidden size", number(info.hidden_size)),
         row("trained context", number(info.context_length)),
         row("vocabulary", number(info.vocab_size)),
-        row(
-            "chat template",
-            if info.has_chat_template {
-                "yes"
-            } else {
-                "no (a base model; use --raw)"
-            },
-        ),
     ];
+    if let Some(attention) = &info.attention {
+        rows.push(row("attention", attention_in_words(attention)));
+    }
+    rows.extend(ability_rows(info));
     if info.parts > 1 {
         rows.push(row("parts", info.parts));
     }
     for used in &info.tensor_types {
         let share = 100.0 * used.bytes as f64 / info.file_bytes.max(1) as f64;
+        let path = match used.fast_kernel {
+            true => "",
+            false => ", on the general path: slower",
+        };
         let text = format!(
-            "{}: {} tensors, {} ({share:.1} %)",
+            "{}: {} tensors, {} ({share:.1} %){path}",
             used.name,
             used.tensors,
             output::bytes(used.bytes)
@@ -201,6 +249,64 @@ fn info_rows(info: &ModelInfo) -> Vec<[String; 2]> {
     if let Some(reason) = &info.unsupported {
         rows.push(row("cannot run", reason));
     }
+    rows
+}
+
+fn attention_in_words(attention: &AttentionLayout) -> String {
+    let kinds = [
+        (attention.global_layers, "global"),
+        (attention.sliding_layers, "sliding"),
+        (attention.recurrent_layers, "recurrent"),
+    ];
+    let counts: Vec<String> = kinds
+        .iter()
+        .filter(|(layers, _)| *layers > 0)
+        .map(|(layers, kind)| format!("{layers} {kind}"))
+        .collect();
+    let mut text = format!("{} layers", counts.join(" and "));
+    if counts.len() > 1 {
+        text.push_str(&format!(", in turns of {}", attention.pattern_in_words()));
+    }
+    if let Some(window) = attention.window {
+        text.push_str(&format!(", window {}", output::count(window.into())));
+    }
+    if attention.sharing_layers > 0 {
+        text.push_str(&format!(
+            ", {} of them reading keys and values of another",
+            attention.sharing_layers
+        ));
+    }
+    if attention.is_bidirectional {
+        text.push_str(", to both sides (an encoder)");
+    }
+    text
+}
+
+/// What the file shows that it can do.
+fn ability_rows(info: &ModelInfo) -> Vec<[String; 2]> {
+    let yes_no = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
+    let can = |capability| info.capabilities.contains(&capability);
+    let generates = info
+        .attention
+        .as_ref()
+        .is_none_or(|attention| !attention.is_bidirectional);
+    let mut rows = Vec::new();
+    if generates {
+        let template = match info.has_chat_template {
+            true => "yes",
+            false => "no (a base model; use --raw)",
+        };
+        rows.push(row("chat template", template));
+        rows.push(row("tools", yes_no(can(Capability::Tools))));
+        rows.push(row("reasoning", yes_no(can(Capability::Reasoning))));
+        rows.push(row("code infill", yes_no(info.can_infill)));
+    }
+    let embeddings = match (info.pooling, info.embedding_length) {
+        (Some("rank"), _) => "no; it scores texts against a query (`dunlin rerank`)".to_owned(),
+        (Some(pooling), Some(length)) => format!("{length} numbers, pooling {pooling}"),
+        _ => "not made for it (`dunlin embed --pooling` tries)".to_owned(),
+    };
+    rows.push(row("embeddings", embeddings));
     rows
 }
 
@@ -222,6 +328,13 @@ fn memory_rows(memory: Memory) -> Vec<[String; 2]> {
         row(
             "",
             format!("work buffers {}", output::bytes(memory.buffers)),
+        ),
+        row(
+            "",
+            format!(
+                "vocabulary and program {}",
+                output::bytes(memory.vocabulary)
+            ),
         ),
     ]
 }

@@ -82,7 +82,7 @@ pub(super) fn choose(names: &[String]) -> Option<FolderFiles> {
             .filter(|name| is_plain_weight_file(name))
             .cloned()
             .collect();
-        if others.len() != 1 {
+        if others.is_empty() {
             return None;
         }
         Weights::Files(others)
@@ -161,13 +161,10 @@ pub(super) fn weight_files(names: &[String]) -> Vec<String> {
     names.iter().filter(is_weight).cloned().collect()
 }
 
-/// Safetensors at the top that are a model: no adapter, and not the second copy that some makers add in their own layout.
+/// Safetensors at the top that the importer reads without an index: no adapter, and not the second copy that some makers
+/// add in their own layout (consolidated.safetensors).
 fn is_plain_weight_file(name: &str) -> bool {
-    name.ends_with(".safetensors")
-        && !name.contains('/')
-        && !["adapter", "consolidated", "optimizer"]
-            .iter()
-            .any(|other| name.starts_with(other))
+    name.starts_with("model") && name.ends_with(".safetensors") && !name.contains('/')
 }
 
 /// Files of a sentence-transformers module: `1_Pooling/config.json`, `2_Dense/model.safetensors`.
@@ -233,10 +230,10 @@ mod tests {
             "model.safetensors.index.json",
         ]));
         assert_eq!(chosen.unwrap().weights, Weights::Index(INDEX));
-        let other = choose(&names(&["config.json", "weights.safetensors"]));
+        let other = choose(&names(&["config.json", "model-f16.safetensors"]));
         assert_eq!(
             other.unwrap().weights,
-            Weights::Files(names(&["weights.safetensors"]))
+            Weights::Files(names(&["model-f16.safetensors"]))
         );
     }
 

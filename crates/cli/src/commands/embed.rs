@@ -1,0 +1,139 @@
+//! `dunlin embed`: texts to vectors.
+
+use std::io;
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use dunlin::{EmbedOptions, Embedder, Pooling};
+use serde_json::json;
+
+use crate::args::{Global, Kv, LoadArgs};
+use crate::exit::Usage;
+use crate::terminal::Terminal;
+use crate::{lists, output};
+
+/// Numbers of a vector that are shown in a terminal.
+const SHOWN: usize = 6;
+
+const EXAMPLES: &str = "\
+Examples:
+  dunlin embed all-minilm:l6-v2 \"A cat sleeps.\" \"Shares fell.\" --json
+  dunlin embed all-minilm:l6-v2 < sentences.txt > vectors.json      one text a line
+  dunlin embed ./Qwen3-Embedding-0.6B \"A cat sleeps.\"
+  dunlin embed all-minilm:l6-v2 --ids 101,1996,4937,102 --json
+  dunlin embed smollm2:135m --pooling mean \"A cat sleeps.\"
+
+Vectors have length 1, so that the dot product of two is the cosine of their angle (--no-normalize leaves them as they
+are). Texts get the model's special tokens; ids are taken exactly as they are, special tokens included. A text that is too
+long is an error with the numbers, unless --truncate cuts it.
+
+With --json, or where stdout is no terminal: {\"embeddings\":[[..],..]}, in the order of the texts, then of the ids.";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct EmbedArgs {
+    /// Name of the catalog, hf:owner/repo[:quant-or-file][@revision], address or path
+    model: String,
+    /// Texts to embed; every line of stdin where neither texts nor ids are given
+    texts: Vec<String>,
+    /// Token ids of one sequence (1,2,3 or a file); may be given several times
+    #[arg(long, value_name = "LIST|FILE")]
+    ids: Vec<String>,
+    /// How the vectors of a text's tokens become one [default: as the model says]
+    #[arg(long, value_enum)]
+    pooling: Option<PoolingArg>,
+    /// Cut texts that are too long at their end
+    #[arg(long)]
+    truncate: bool,
+    /// Leave the vectors as the model gives them
+    #[arg(long)]
+    no_normalize: bool,
+    /// Print JSON in a terminal, too
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    load: LoadArgs,
+    /// Number type of the KV cache, for models that keep one
+    #[arg(long, value_enum, default_value_t = Kv::F16, help_heading = "Loading")]
+    kv: Kv,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum PoolingArg {
+    /// Their mean
+    Mean,
+    /// The first token's
+    Cls,
+    /// The last token's
+    Last,
+}
+
+pub(crate) fn execute(args: &EmbedArgs, global: Global, terminal: &Terminal) -> Result<()> {
+    let ids = args
+        .ids
+        .iter()
+        .map(|list| ids_of(list))
+        .collect::<Result<Vec<_>>>()?;
+    let mut texts = args.texts.clone();
+    if texts.is_empty() && ids.is_empty() {
+        texts = io::stdin()
+            .lines()
+            .collect::<Result<_, _>>()
+            .context("stdin cannot be read as lines of UTF-8 text")?;
+    }
+    if texts.is_empty() && ids.is_empty() {
+        return Err(Usage("there is no text: stdin is empty".to_owned()).into());
+    }
+    let mut options = EmbedOptions::new()
+        .with_truncate(args.truncate)
+        .with_normalize(!args.no_normalize);
+    options.pooling = args.pooling.map(|pooling| match pooling {
+        PoolingArg::Mean => Pooling::Mean,
+        PoolingArg::Cls => Pooling::Cls,
+        PoolingArg::Last => Pooling::Last,
+    });
+    let lm = super::load(&args.model, &args.load, args.kv, global, terminal)?;
+    let embedder = Embedder::new(lm, options)
+        .with_context(|| format!("{} cannot be used for embeddings", args.model))?;
+    let mut vectors = embedder.embed(&texts)?;
+    for ids in &ids {
+        vectors.push(embedder.embed_ids(ids)?);
+    }
+    if args.json || !terminal.stdout {
+        return output::json(&json!({"embeddings": vectors}));
+    }
+    let names = texts.iter().chain(&args.ids);
+    let rows: Vec<[String; 2]> = names
+        .zip(&vectors)
+        .map(|(name, vector)| [shortened(name), beginning(vector)])
+        .collect();
+    output::table(&rows)
+}
+
+/// A list of ids that is not empty.
+pub(super) fn ids_of(list: &str) -> Result<Vec<u32>> {
+    let ids = lists::parse_or_read(list)?;
+    if ids.is_empty() {
+        return Err(Usage("--ids holds no token id".to_owned()).into());
+    }
+    Ok(ids)
+}
+
+/// The beginning of a text, in one line, for tables.
+pub(super) fn shortened(text: &str) -> String {
+    const WIDTH: usize = 50;
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(WIDTH) {
+        Some((end, _)) => format!("{}...", &line[..end]),
+        None => line,
+    }
+}
+
+fn beginning(vector: &[f32]) -> String {
+    let numbers: Vec<String> = vector
+        .iter()
+        .take(SHOWN)
+        .map(|number| format!("{number:+.4}"))
+        .collect();
+    format!("{} ... ({} numbers)", numbers.join(" "), vector.len())
+}
