@@ -65,6 +65,7 @@ impl Lm {
             tier,
             context_length: options.context_for(&spec)?,
             kv_element: options.kv_element,
+            yarn_factor: None,
         };
         let (engine, text) = load_both(&gguf, config, &mut options)?;
         let header = Header::of(&gguf, &spec);

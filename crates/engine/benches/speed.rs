@@ -39,6 +39,7 @@ fn main() {
         tier,
         context_length: PREFILL + DECODE,
         kv_element: KvElement::F16,
+        yarn_factor: None,
     };
     let start = Instant::now();
     let mut engine = Engine::load(gguf, config, &mut |_, _| ControlFlow::Continue(())).unwrap();

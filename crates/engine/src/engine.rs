@@ -24,6 +24,8 @@ pub struct EngineConfig {
     pub context_length: usize,
     /// Number type of the cache.
     pub kv_element: KvElement,
+    /// Factor by which YaRN stretches the context beyond the one that the file says; `None`: as the file says.
+    pub yarn_factor: Option<f32>,
 }
 
 /// A model ready to compute.
@@ -81,7 +83,10 @@ impl Engine {
         config: EngineConfig,
         progress: LoadProgress<'_>,
     ) -> Result<Self, EngineError> {
-        let spec = ModelSpec::from_gguf(&gguf)?;
+        let mut spec = ModelSpec::from_gguf(&gguf)?;
+        if let Some(factor) = config.yarn_factor {
+            spec = spec.stretched(factor)?;
+        }
         if config.context_length == 0 {
             return Err(EngineError::CacheFull {
                 needed: 1,

@@ -157,6 +157,15 @@ pub enum EngineError {
     #[error("the sequence does not exist in this engine")]
     UnknownSequence,
 
+    /// The context cannot be made longer by YaRN.
+    #[error("the context cannot be stretched {factor} times: {reason}")]
+    CannotStretch {
+        /// The factor asked for.
+        factor: f32,
+        /// Why not.
+        reason: &'static str,
+    },
+
     /// The model gives no scores for a next token.
     #[error(
         "a model of architecture {architecture} reads whole texts and cannot write: use it for embeddings or reranking"

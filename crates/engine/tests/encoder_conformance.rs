@@ -31,6 +31,7 @@ fn load(shared: &Path, name: &str, tier: Tier) -> (Engine, Vec<Value>) {
         tier,
         context_length: 512,
         kv_element: KvElement::F32,
+        yarn_factor: None,
     };
     let engine = Engine::load(
         Arc::new(gguf),

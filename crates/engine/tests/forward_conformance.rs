@@ -37,6 +37,7 @@ fn load(shared: &Path, name: &'static str, tier: Tier) -> (Engine, Vec<GoldenPro
         tier,
         context_length: 512,
         kv_element: KvElement::F32,
+        yarn_factor: None,
     };
     let engine = Engine::load(Arc::new(golden.gguf), config, &mut |_, _| {
         ControlFlow::Continue(())

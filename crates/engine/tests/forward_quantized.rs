@@ -29,6 +29,7 @@ fn load(shared: &Path, name: &str, tier: Tier) -> Engine {
         tier,
         context_length: 512,
         kv_element: KvElement::F32,
+        yarn_factor: None,
     };
     let gguf = Arc::new(Gguf::open(&shared.join(file)).unwrap());
     Engine::load(gguf, config, &mut |_, _| ControlFlow::Continue(())).unwrap()

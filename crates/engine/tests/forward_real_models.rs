@@ -46,6 +46,7 @@ fn next_tokens_and_greedy_continuations_are_those_of_the_exact_weights() {
             tier: Tier::detect(),
             context_length: 1024,
             kv_element: KvElement::F16,
+            yarn_factor: None,
         };
         let mut engine = Engine::load(
             Arc::new(gguf),

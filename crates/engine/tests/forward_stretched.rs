@@ -5,7 +5,7 @@ mod common;
 
 use common::{Golden, argmax, integers, relative_difference, shared};
 use dunlin_compute::{KvElement, Tier};
-use dunlin_engine::{Chunk, Engine, EngineConfig, Logits};
+use dunlin_engine::{Chunk, Engine, EngineConfig, Logits, ModelSpec};
 use dunlin_format::{Gguf, GgufWriter, Metadata, Value};
 use serde_json::Value as Json;
 use std::ops::ControlFlow;
@@ -59,6 +59,7 @@ fn yarn_and_growing_queries_are_those_of_llama_cpp() {
             tier: Tier::detect(),
             context_length: 512,
             kv_element: KvElement::F32,
+            yarn_factor: None,
         };
         let mut engine = Engine::load(
             Arc::new(gguf),
@@ -91,4 +92,29 @@ fn yarn_and_growing_queries_are_those_of_llama_cpp() {
         }
         assert_eq!(found, integers(&case["greedy"]), "{architecture}");
     }
+}
+
+#[test]
+fn stretching_by_option_is_stretching_by_metadata() {
+    let Some(shared) = shared() else { return };
+    let gguf = Golden::read(&shared, "qwen3").gguf;
+    let keys = serde_json::json!({
+        "rope.scaling.type": "yarn",
+        "rope.scaling.factor": 4.0,
+        "rope.scaling.original_context_length": 1024,
+        "context_length": 4096,
+    });
+    let written = rewrite(&gguf, "qwen3", &keys);
+    let plain = ModelSpec::from_gguf(&gguf).unwrap();
+    assert_eq!(
+        plain.clone().stretched(4.0).unwrap(),
+        ModelSpec::from_gguf(&written).unwrap()
+    );
+    for factor in [0.5, 65.0, f32::NAN, f32::INFINITY] {
+        assert!(plain.clone().stretched(factor).is_err(), "{factor}");
+    }
+    let twice = plain.stretched(2.0).unwrap().stretched(2.0);
+    assert!(twice.is_err(), "stretched already");
+    let bert = ModelSpec::from_gguf(&Golden::gguf(&shared, "bert")).unwrap();
+    assert!(bert.stretched(2.0).is_err(), "positions have embeddings");
 }

@@ -1,6 +1,6 @@
 //! Rotary position embedding (Su et al. 2021, arXiv:2104.09864) and the ways to stretch it to longer contexts.
 
-use super::names;
+use super::{Mixer, ModelSpec, names};
 use crate::EngineError;
 
 /// The rotation of one layer's queries and keys.
@@ -113,6 +113,52 @@ impl RopeSpec {
             frequency * (kept + (1.0 - kept) * scale)
         };
         Ok((0..pairs).map(frequency).collect())
+    }
+}
+
+impl ModelSpec {
+    /// The description with a context `factor` times as long, by YaRN on the layers that see everything, as the model cards
+    /// of Qwen 2.5 and Qwen 3 say to do it.
+    ///
+    /// Short texts lose a little by it; `factor` should be no more than is needed.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::CannotStretch`] for a factor below 1 or above 64, and for a model whose positions are not plain
+    /// rotations: there is nothing to stretch, or it is stretched already.
+    pub fn stretched(mut self, factor: f32) -> Result<Self, EngineError> {
+        let refuse = |reason| Err(EngineError::CannotStretch { factor, reason });
+        if !(1.0..=64.0).contains(&factor) {
+            return refuse("the factor must be from 1 to 64");
+        }
+        let original_context = self.context_length;
+        let mut any = false;
+        for layer in &mut self.layers {
+            let Mixer::Attention(attention) = &mut layer.mixer else {
+                continue;
+            };
+            let rope = &mut attention.rope;
+            // A window does not grow with the context.
+            if rope.dims == 0 || attention.sliding_window.is_some() {
+                continue;
+            }
+            if rope.yarn.is_some() || rope.factors != RopeFactors::None || rope.scale != 1.0 {
+                return refuse("its rotation is scaled already");
+            }
+            rope.yarn = Some(Yarn {
+                original_context,
+                beta_fast: 32.0,
+                beta_slow: 1.0,
+            });
+            rope.scale = 1.0 / factor;
+            rope.magnitude *= 1.0 + 0.1 * factor.ln();
+            any = true;
+        }
+        if !any {
+            return refuse("it does not tell positions by rotation");
+        }
+        self.context_length = (original_context as f64 * f64::from(factor)) as usize;
+        Ok(self)
     }
 }
 

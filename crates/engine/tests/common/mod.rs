@@ -60,12 +60,20 @@ impl Golden {
             .iter()
             .map(GoldenPrompt::read)
             .collect();
-        let gguf = Gguf::open(&folder.join("model.gguf")).unwrap();
+        let gguf = Self::gguf(shared, name);
         Golden {
             name,
             gguf,
             prompts,
         }
+    }
+}
+
+impl Golden {
+    /// The model of a folder alone.
+    pub fn gguf(shared: &Path, name: &str) -> Gguf {
+        let folder = shared.join("conformance").join(name);
+        Gguf::open(&folder.join("model.gguf")).unwrap()
     }
 }
 
