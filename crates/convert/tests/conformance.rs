@@ -12,13 +12,17 @@ use dunlin_convert::{ConvertOptions, Folder, OutputType, convert};
 use dunlin_format::Gguf;
 
 /// The folders, with the metadata keys that differ on purpose.
+///
+/// `gemma4`: tokenizer.json calls `<|turn>` and `<turn|>` special, tokenizer_config.json does not name
+/// them. llama.cpp's converter goes by the latter and makes them plain text; here they stay special,
+/// so that no text of a user becomes them.
 const FOLDERS: &[(&str, &[&str])] = &[
     ("bert", &[]),
     ("bert_reranker", &[]),
     ("gemma2", &[]),
     ("gemma3", &[]),
     ("gemma3_linear", &[]),
-    ("gemma4", &[]),
+    ("gemma4", &["tokenizer.ggml.token_type"]),
     ("gemma_embedding", &[]),
     ("gemma_embedding_dense", &[]),
     ("granite", &[]),
