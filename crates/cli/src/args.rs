@@ -116,6 +116,9 @@ pub(crate) struct LoadArgs {
     /// Tokens that prompt and answer may have together [default: what the model was trained for, within reason]
     #[arg(long, value_name = "TOKENS", value_parser = at_least_one)]
     pub(crate) context: Option<usize>,
+    /// Stretch the context that the model was trained for by this factor with YaRN, where its card says so (Qwen 3: 4)
+    #[arg(long, value_name = "FACTOR")]
+    pub(crate) yarn: Option<f32>,
 }
 
 /// Number type of the KV cache.

@@ -43,7 +43,7 @@ pub enum Error {
 
     /// A folder was to be converted, and the reference leads to a file.
     #[error(
-        "{} is a file: `convert` makes GGUF files out of model folders (config.json with safetensors). A GGUF file needs none",
+        "{} is a file, and GGUF files are made out of model folders: name a folder with config.json and safetensors, or the repository that has it",
         .path.display()
     )]
     NotAFolder {
@@ -62,7 +62,7 @@ pub enum Error {
 
     /// The context asked for is none, or more than the model was trained for.
     #[error(
-        "a context of {requested} tokens was asked for, and this model takes 1 to {limit}: ask for a length in this range"
+        "a context of {requested} tokens was asked for, and this model takes 1 to {limit}: ask for a length in this range, or stretch it by YaRN where the model's card says so (--yarn)"
     )]
     ContextLength {
         /// Tokens asked for.

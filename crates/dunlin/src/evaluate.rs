@@ -141,9 +141,11 @@ impl Lm {
         Ok(())
     }
 
+    /// Whether the model can write at all: encoders and rerankers only read.
+    ///
     /// # Errors
-    /// [`Error::CannotGenerate`] for encoders.
-    pub(crate) fn check_writes(&self) -> Result<(), Error> {
+    /// [`Error::CannotGenerate`] where it cannot.
+    pub fn check_writes(&self) -> Result<(), Error> {
         if self.spec().can_generate() {
             return Ok(());
         }

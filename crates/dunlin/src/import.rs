@@ -58,7 +58,7 @@ pub(crate) fn as_file(
     if pulled.layout == Layout::File {
         return Ok(pulled);
     }
-    if !is_model_folder(&pulled.path) {
+    if holds_only_gguf(&pulled.path) {
         let path = only_gguf(&pulled.path)?;
         return Ok(as_pulled_file(pulled, path));
     }
@@ -99,7 +99,7 @@ pub(crate) fn as_file(
 /// # Errors
 /// [`Error::Hub`] where the folder cannot be read, [`Error::Folder`] where it is none of a model.
 pub fn imported_file(hub: &Hub, model: &ModelRef, folder: &Path) -> Result<Option<PathBuf>, Error> {
-    if !is_model_folder(folder) {
+    if holds_only_gguf(folder) {
         return only_gguf(folder).map(Some);
     }
     let slot = slot(hub, model, folder)?;
@@ -172,6 +172,17 @@ fn as_pulled_file(pulled: PulledModel, path: PathBuf) -> PulledModel {
         layout: Layout::File,
         ..pulled
     }
+}
+
+/// Whether a folder is no model folder, or one whose weights are GGUF files beside a config.json (many repositories of GGUF
+/// files have one).
+fn holds_only_gguf(folder: &Path) -> bool {
+    let has = |kind: &str| {
+        let names = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let mut names = names.filter_map(|entry| entry.file_name().into_string().ok());
+        names.any(|name| name.to_lowercase().ends_with(kind))
+    };
+    !is_model_folder(folder) || (has(".gguf") && !has(".safetensors"))
 }
 
 /// The GGUF file of a folder that holds one (or the first part of one), as `git clone` leaves it.

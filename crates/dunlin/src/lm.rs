@@ -59,13 +59,16 @@ impl Lm {
         refuse_unsupported(&model)?;
         let pulled = locate(&model, &mut options)?;
         let gguf = Arc::new(Gguf::open(&pulled.path)?);
-        let spec = ModelSpec::from_gguf(&gguf)?;
+        let mut spec = ModelSpec::from_gguf(&gguf)?;
+        if let Some(factor) = options.yarn_factor {
+            spec = spec.stretched(factor)?;
+        }
         let config = EngineConfig {
             threads,
             tier,
             context_length: options.context_for(&spec)?,
             kv_element: options.kv_element,
-            yarn_factor: None,
+            yarn_factor: options.yarn_factor,
         };
         let (engine, text) = load_both(&gguf, config, &mut options)?;
         let header = Header::of(&gguf, &spec);

@@ -87,6 +87,7 @@ fn load(model: &str, args: &LoadArgs, kv: Kv, global: Global, terminal: &Termina
             Kv::F32 => KvElement::F32,
         });
     options.context_length = args.context;
+    options.yarn_factor = args.yarn;
     Lm::load(model.clone(), options).with_context(|| format!("{model} cannot be loaded"))
 }
 

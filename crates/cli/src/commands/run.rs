@@ -147,6 +147,7 @@ pub(crate) fn execute(args: &RunArgs, global: Global, terminal: &Terminal) -> Re
     }
 
     let lm = super::load(&args.model, &args.load, args.kv, global, terminal)?;
+    lm.check_writes()?;
     if !is_raw {
         require_template(&lm, &args.model)?;
     }

@@ -1,0 +1,332 @@
+//! Model folders: imported once, loaded like files, converted; embeddings and scores of what they hold.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+#[path = "common/bert.rs"]
+mod bert;
+mod common;
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use bert::{CAT, CLS, DOG, POSITIONS, SEP, SLEEPS};
+use common::{fixture, options, tiny};
+use dunlin::{
+    ConvertError, ConvertOptions, EmbedOptions, Embedder, EngineError, Error, GenerateOptions, Hub,
+    HubConfig, Lm, LoadEvent, LoadOptions, ModelInfo, ModelRef, OutputType, Pooling, Prompt,
+    RerankOptions, Reranker, TokenizerFile, imported_file,
+};
+use tempfile::TempDir;
+
+/// A folder with a tiny BERT, and a cache beside it.
+struct Setting {
+    temporary: TempDir,
+}
+
+impl Setting {
+    fn of(write: fn(&Path)) -> Self {
+        let setting = Setting {
+            temporary: tempfile::tempdir().unwrap(),
+        };
+        write(&setting.folder());
+        setting
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.temporary.path().join("model")
+    }
+
+    fn model(&self) -> ModelRef {
+        ModelRef::Path(self.folder())
+    }
+
+    fn hub(&self) -> HubConfig {
+        HubConfig::new(self.temporary.path().join("home"))
+    }
+
+    fn options<'a>(&self) -> LoadOptions<'a> {
+        options().with_hub(self.hub())
+    }
+
+    fn embedder(&self, settings: EmbedOptions) -> Embedder {
+        Embedder::load(self.model(), self.options(), settings).unwrap()
+    }
+
+    fn reranker(&self, settings: RerankOptions) -> Reranker {
+        Reranker::load(self.model(), self.options(), settings).unwrap()
+    }
+}
+
+#[test]
+fn a_folder_is_imported_once_and_says_so() {
+    let setting = Setting::of(bert::write_embedder);
+    let count = |imports: &mut usize| {
+        let options = setting.options().with_progress(|event| {
+            *imports += usize::from(matches!(event, LoadEvent::Importing { .. }));
+            ControlFlow::Continue(())
+        });
+        Lm::load(setting.model(), options).unwrap()
+    };
+    let (mut first, mut second) = (0, 0);
+    let lm = count(&mut first);
+    assert!(first > 0, "an import is told");
+    assert!(
+        lm.notes().iter().any(|note| note.contains("imported")),
+        "{:?}",
+        lm.notes()
+    );
+    assert!(lm.path().starts_with(setting.temporary.path().join("home")));
+    assert_eq!(lm.spec().architecture, "bert");
+    let again = count(&mut second);
+    assert_eq!((second, again.path()), (0, lm.path()), "made once");
+
+    let hub = Hub::new(setting.hub()).unwrap();
+    let found = imported_file(&hub, &setting.model(), &setting.folder()).unwrap();
+    assert_eq!(found.as_deref(), Some(lm.path()));
+    TokenizerFile::open(&setting.model(), &mut setting.options()).unwrap();
+    hub.cache().remove(&setting.model()).unwrap();
+    let found = imported_file(&hub, &setting.model(), &setting.folder()).unwrap();
+    assert_eq!(found, None);
+}
+
+#[test]
+fn an_import_can_be_cancelled_and_leaves_nothing() {
+    let setting = Setting::of(bert::write_embedder);
+    let options = setting.options().with_progress(|event| match event {
+        LoadEvent::Importing { .. } => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    let cancelled = Lm::load(setting.model(), options).map(|_| ());
+    assert!(matches!(cancelled, Err(Error::Cancelled)), "{cancelled:?}");
+    let cache = Hub::new(setting.hub()).unwrap().cache();
+    assert_eq!(cache.size().unwrap(), 0);
+}
+
+#[test]
+fn a_folder_that_is_no_model_says_what_it_lacks() {
+    let setting = Setting::of(|folder| fs::create_dir_all(folder).unwrap());
+    let refusal = || {
+        Lm::load(setting.model(), setting.options())
+            .map(|_| ())
+            .unwrap_err()
+    };
+    let error = refusal();
+    assert!(matches!(error, Error::Folder { .. }), "{error:?}");
+    assert!(error.to_string().contains("config.json"), "{error}");
+
+    fs::copy(fixture("tiny.gguf"), setting.folder().join("a.gguf")).unwrap();
+    let lm = Lm::load(setting.model(), setting.options()).unwrap();
+    assert!(
+        lm.path().ends_with("a.gguf"),
+        "the one file of a folder is meant"
+    );
+    fs::copy(fixture("tiny.gguf"), setting.folder().join("b.gguf")).unwrap();
+    assert!(refusal().to_string().contains("a.gguf, b.gguf"));
+
+    fs::write(setting.folder().join("model.safetensors"), "").unwrap();
+    fs::write(
+        setting.folder().join("config.json"),
+        r#"{"architectures":["RwkvModel"]}"#,
+    )
+    .unwrap();
+    let error = refusal();
+    let is_unknown = matches!(
+        &error,
+        Error::Convert(ConvertError::UnknownArchitecture { .. })
+    );
+    assert!(is_unknown, "{error:?}");
+    assert!(error.to_string().contains("RwkvModel") && error.to_string().contains("Llama"));
+}
+
+#[test]
+fn a_folder_is_converted_to_a_file_of_the_type_asked_for() {
+    let setting = Setting::of(bert::write_embedder);
+    let out = setting.temporary.path().join("out.gguf");
+    let settings = ConvertOptions {
+        dtype: OutputType::F16,
+        name: Some("tiny".to_owned()),
+    };
+    let report =
+        dunlin::convert(&setting.model(), &settings, &out, &mut setting.options()).unwrap();
+    assert_eq!(report.bytes, fs::metadata(&out).unwrap().len());
+    let info = ModelInfo::open(&out).unwrap();
+    assert_eq!(info.name.as_deref(), Some("tiny"));
+    assert_eq!(
+        (info.pooling, info.embedding_length),
+        (Some("mean"), Some(32))
+    );
+    assert!(info.tensor_types.iter().any(|used| used.name == "F16"));
+    let attention = info.attention.unwrap();
+    assert!(attention.is_bidirectional && attention.global_layers == 1);
+
+    let file = ModelRef::Path(out.clone());
+    let error = dunlin::convert(&file, &settings, &out, &mut setting.options()).unwrap_err();
+    assert!(matches!(error, Error::NotAFolder { .. }), "{error:?}");
+}
+
+#[test]
+fn vectors_have_length_1_unless_asked_otherwise() {
+    let setting = Setting::of(bert::write_embedder);
+    let embedder = setting.embedder(EmbedOptions::default());
+    assert_eq!(
+        (embedder.dimensions(), embedder.pooling()),
+        (32, Pooling::Mean)
+    );
+    let vectors = embedder
+        .embed(&["a cat sleeps.", "", "a dog runs."])
+        .unwrap();
+    assert_eq!(vectors.len(), 3);
+    for vector in &vectors {
+        let square: f32 = vector.iter().map(|x| x * x).sum();
+        assert!((square - 1.0).abs() < 1e-5 && vector.len() == 32);
+    }
+    let as_given = setting.embedder(EmbedOptions::default().with_normalize(false));
+    let long = as_given.embed(&["a cat sleeps."]).unwrap().remove(0);
+    let length = long.iter().map(|x| x * x).sum::<f32>().sqrt();
+    assert!((length - 1.0).abs() > 1e-3);
+    for (unit, raw) in vectors[0].iter().zip(&long) {
+        assert!((unit * length - raw).abs() < 1e-5);
+    }
+}
+
+#[test]
+fn a_text_is_embedded_as_its_ids_with_special_tokens() {
+    let setting = Setting::of(bert::write_embedder);
+    let embedder = setting.embedder(EmbedOptions::default());
+    let ids = [CLS, CAT, SLEEPS, SEP];
+    assert_eq!(embedder.encode_text("cat sleeps").unwrap(), ids);
+    assert_eq!(
+        embedder.embed(&["cat sleeps"]).unwrap()[0],
+        embedder.embed_ids(&ids).unwrap()
+    );
+    assert!(matches!(embedder.embed_ids(&[]), Err(Error::EmptyPrompt)));
+    assert!(matches!(
+        embedder.embed_ids(&[CLS, 999]),
+        Err(Error::Engine(EngineError::TokenOutOfRange {
+            token: 999,
+            ..
+        }))
+    ));
+}
+
+#[test]
+fn a_text_that_is_too_long_is_refused_with_numbers_or_cut_by_wish() {
+    let setting = Setting::of(bert::write_embedder);
+    let embedder = setting.embedder(EmbedOptions::default());
+    let long = "cat ".repeat(POSITIONS);
+    let error = embedder.embed(&["cat", &long]).unwrap_err();
+    let (expected, limit) = (POSITIONS + 2, POSITIONS);
+    assert!(
+        matches!(error, Error::TextTooLong { index: 1, tokens, limit: l } if (tokens, l) == (expected, limit)),
+        "{error:?}"
+    );
+    let cutting = setting.embedder(EmbedOptions::default().with_truncate(true));
+    let ids = cutting.encode_text(&long).unwrap();
+    assert_eq!((ids.len(), ids[0], ids[limit - 1]), (limit, CLS, SEP));
+    assert_eq!(cutting.embed(&[&long]).unwrap()[0].len(), 32);
+}
+
+#[test]
+fn the_pooling_can_be_chosen() {
+    let setting = Setting::of(bert::write_embedder);
+    let by = |pooling| {
+        setting
+            .embedder(EmbedOptions::default().with_pooling(pooling))
+            .embed(&["a cat sleeps."])
+            .unwrap()
+    };
+    assert_ne!(by(Pooling::Cls), by(Pooling::Mean));
+    assert_ne!(by(Pooling::Last), by(Pooling::Cls));
+}
+
+#[test]
+fn a_model_does_what_it_was_made_for_and_says_what_that_is() {
+    let setting = Setting::of(bert::write_embedder);
+    let encoder = setting.embedder(EmbedOptions::default()).lm().clone();
+    let options = GenerateOptions::greedy();
+    for error in [
+        encoder.generate(&Prompt::from("a"), &options).map(|_| ()),
+        encoder.logits(&[1], &[0]).map(|_| ()),
+        encoder.perplexity("a").map(|_| ()),
+    ] {
+        let error = error.unwrap_err();
+        assert!(matches!(error, Error::CannotGenerate { .. }), "{error:?}");
+        assert!(error.to_string().contains("dunlin embed"), "{error}");
+    }
+    let error = Reranker::new(encoder, RerankOptions::default()).map(|_| ());
+    assert!(matches!(
+        error,
+        Err(Error::Engine(EngineError::NoClassifier))
+    ));
+
+    let error = Embedder::new(tiny(), EmbedOptions::default()).map(|_| ());
+    let error = error.unwrap_err();
+    assert!(matches!(error, Error::NoPooling { .. }), "{error:?}");
+    assert!(error.to_string().contains("pooling"), "{error}");
+    let decoder = EmbedOptions::default().with_pooling(Pooling::Last);
+    let decoder = Embedder::new(tiny(), decoder).unwrap();
+    assert_eq!(
+        decoder.embed(&["the winter"]).unwrap()[0].len(),
+        decoder.dimensions()
+    );
+}
+
+#[test]
+fn embedding_with_a_decoder_leaves_its_generation_as_it_was() {
+    let lm = tiny();
+    let before = common::greedy(&lm, "The", 20);
+    let options = EmbedOptions::default().with_pooling(Pooling::Mean);
+    Embedder::new(lm.clone(), options)
+        .unwrap()
+        .embed(&["x"])
+        .unwrap();
+    assert_eq!(common::greedy(&lm, "The", 20), before);
+}
+
+#[test]
+fn a_reranker_reads_query_and_document_together() {
+    let setting = Setting::of(bert::write_reranker);
+    let reranker = setting.reranker(RerankOptions::default());
+    let scores = reranker.rerank("cat", &["a cat sleeps.", "dog"]).unwrap();
+    assert!(scores.len() == 2 && scores[0] != scores[1]);
+    let whole = [CLS, CAT, SEP, DOG, SEP];
+    let types = [0, 0, 0, 1, 1];
+    let by_ids = reranker.rank_ids(&whole, &types).unwrap();
+    assert_eq!(by_ids, scores[1]);
+    assert_eq!(reranker.rank_pair(&[CAT], &[DOG]).unwrap(), scores[1]);
+    assert_ne!(
+        reranker.rank_ids(&whole, &[]).unwrap(),
+        by_ids,
+        "types count"
+    );
+    assert!(matches!(
+        reranker.rank_ids(&whole, &[0, 0, 0, 9, 9]),
+        Err(Error::Engine(EngineError::TokenTypeOutOfRange {
+            token_type: 9,
+            ..
+        }))
+    ));
+    let error = Embedder::new(reranker.lm().clone(), EmbedOptions::default()).map(|_| ());
+    assert!(matches!(
+        error,
+        Err(Error::Engine(EngineError::RankIsNoEmbedding))
+    ));
+}
+
+#[test]
+fn a_document_that_is_too_long_beside_its_query_is_refused_or_cut() {
+    let setting = Setting::of(bert::write_reranker);
+    let long = "dog ".repeat(POSITIONS);
+    let refusing = setting.reranker(RerankOptions::default());
+    let error = refusing.rerank("cat", &["dog", &long]).unwrap_err();
+    assert!(
+        matches!(error, Error::TextTooLong { index: 1, .. }),
+        "{error:?}"
+    );
+    let cutting = setting.reranker(RerankOptions::default().with_truncate(true));
+    let fitting = "dog ".repeat(POSITIONS - 4);
+    assert_eq!(
+        cutting.rerank("cat", &[&long]).unwrap(),
+        refusing.rerank("cat", &[&fitting]).unwrap()
+    );
+}
