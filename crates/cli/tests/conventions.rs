@@ -7,8 +7,11 @@ use std::process::Stdio;
 
 use common::{Dunlin, fixture};
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 15] = [
     "run",
+    "embed",
+    "rerank",
+    "convert",
     "pull",
     "list",
     "show",
