@@ -54,10 +54,8 @@ impl Config {
     }
 
     pub(crate) fn float(&self, names: &[&str]) -> Result<Option<f32>, ConvertError> {
-        let number = |value: &Value| value.as_f64().filter(|value| value.is_finite());
         Ok(self
-            .read(names, "a number", number)?
-            .map(|value| value as f32)
+            .read(names, "a number", as_float)?
             .or_else(|| match self.default(names) {
                 Some(Default::F32(value)) => Some(value),
                 _ => None,
@@ -166,4 +164,12 @@ impl Config {
         let heads = self.unsigned(&["num_attention_heads"]).ok().flatten()?;
         hidden.checked_div(heads)
     }
+}
+
+/// A number that a 32-bit float can hold.
+pub(crate) fn as_float(value: &Value) -> Option<f32> {
+    value
+        .as_f64()
+        .map(|value| value as f32)
+        .filter(|value| value.is_finite())
 }

@@ -15,7 +15,11 @@ use crate::{
 };
 
 /// The largest tokenizer.json known has 34 MB.
-const FILE_LIMIT: u64 = 256 << 20;
+const FILE_LIMIT: u64 = 128 << 20;
+
+/// Files that are parsed here take many times their length in memory; the largest known
+/// (tokenizer_config.json, the index of the weights) have 2 MB.
+const JSON_LIMIT: u64 = 8 << 20;
 
 const INDEX: &str = "model.safetensors.index.json";
 
@@ -112,7 +116,7 @@ impl Folder {
                 .iter()
                 .map(|name| self.path.join(name))
                 .find(|path| path.is_file());
-            file.map(|path| read(&path)).transpose()
+            file.map(|path| read(&path, FILE_LIMIT)).transpose()
         };
         let json = |name: &str| {
             let path = self.path.join(name);
@@ -152,7 +156,7 @@ impl Folder {
             .file_name()
             .map(|name| name.to_string_lossy().to_lowercase());
         let origin = self.config.get("_name_or_path").and_then(Json::as_str);
-        let card = read(&self.path.join("README.md")).unwrap_or_default();
+        let card = read(&self.path.join("README.md"), JSON_LIMIT).unwrap_or_default();
         let card = String::from_utf8_lossy(&card).to_lowercase();
         name.is_some_and(|name| name.contains("qwen3-reranker"))
             || origin.is_some_and(|name| name.to_lowercase().contains("qwen3-reranker"))
@@ -238,7 +242,7 @@ fn open_shards(folder: &Path, index: &Path) -> Result<Vec<SafeTensors>, ConvertE
 }
 
 pub(crate) fn read_json(path: &Path) -> Result<Json, ConvertError> {
-    serde_json::from_slice(&read(path)?).map_err(|error| ConvertError::BadFile {
+    serde_json::from_slice(&read(path, JSON_LIMIT)?).map_err(|error| ConvertError::BadFile {
         path: path.to_owned(),
         reason: error.to_string(),
     })
@@ -251,15 +255,15 @@ fn text(path: &Path, bytes: Vec<u8>) -> Result<String, ConvertError> {
     })
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, ConvertError> {
+fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ConvertError> {
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(|source| io_error(path, source))?;
-    let read = file.take(FILE_LIMIT + 1).read_to_end(&mut bytes);
+    let read = file.take(limit + 1).read_to_end(&mut bytes);
     read.map_err(|source| io_error(path, source))?;
-    if bytes.len() as u64 > FILE_LIMIT {
+    if bytes.len() as u64 > limit {
         return Err(ConvertError::BadFile {
             path: path.to_owned(),
-            reason: format!("it has more than {FILE_LIMIT} bytes"),
+            reason: format!("it has more than {limit} bytes"),
         });
     }
     Ok(bytes)

@@ -229,13 +229,9 @@ impl Writer<'_> {
     fn long_rope(&mut self) -> Result<(), ConvertError> {
         let model = self.model;
         let config = &model.config;
-        let original = config.unsigned(&["original_max_position_embeddings"])?;
-        let original = match model.rope.number("original_max_position_embeddings") {
-            Some(original) => original as u32,
-            None => {
-                original.ok_or_else(|| config.missing(&["original_max_position_embeddings"]))?
-            }
-        };
+        let original = model
+            .rope
+            .require_unsigned(config, "original_max_position_embeddings")?;
         self.set("rope.scaling.original_context_length", original);
         if model.rope.kind() != "default" {
             let longest = config.require_unsigned(&["max_position_embeddings"])?;

@@ -10,6 +10,13 @@ use crate::{
     rope::Rope,
 };
 
+/// No tensor of any model is longer in any direction (the largest vocabularies have a million tokens);
+/// what is read at a time stays small by it.
+const MAX_LENGTH: u64 = 1 << 24;
+
+/// No head is wider, no delta rule has more heads.
+const MAX_WIDTH: u32 = 1 << 16;
+
 /// A model as its configuration describes it.
 #[derive(Debug)]
 pub(crate) struct Model {
@@ -93,9 +100,18 @@ impl Model {
         *global.unwrap_or(&self.layers[0])
     }
 
-    /// A length in the shape of a tensor, of `layer` where it belongs to one. `None` where the
-    /// model has nothing of the kind, or it does not fit.
+    /// A length in the shape of a tensor, of `layer` where it belongs to one.
     pub(crate) fn length(&self, length: Length, layer: usize) -> Result<u64, ConvertError> {
+        match self.unchecked_length(length, layer)? {
+            value if value > MAX_LENGTH => {
+                let what = format!("a tensor of length {value} ({length:?})");
+                Err(self.config.unsupported(what))
+            }
+            value => Ok(value),
+        }
+    }
+
+    fn unchecked_length(&self, length: Length, layer: usize) -> Result<u64, ConvertError> {
         let own = self.layers[layer];
         let hidden = u64::from(self.hidden);
         let heads = |heads: u32| u64::from(heads) * u64::from(own.head_width);
@@ -176,9 +192,7 @@ impl Model {
                 "a divisor of num_attention_heads",
             ));
         }
-        if head_width == 0 || !head_width.is_multiple_of(2) {
-            return Err(config.bad("head_dim", head_width, "an even number"));
-        }
+        check_head_width(config, "head_dim", head_width)?;
         let mut layers = vec![alike; count as usize];
         let types = config.layer_types()?;
         for (index, layer) in layers.iter_mut().enumerate() {
@@ -276,10 +290,13 @@ impl Model {
 
     fn feed_forward(&self) -> Result<u32, ConvertError> {
         let config = &self.config;
-        let names = &["block_ff_dim", "intermediate_size", "n_inner"];
+        let convolutions = config.family.layers == Layers::ShortConvolution;
+        let names: &[&str] = match convolutions {
+            true => &["block_ff_dim", "intermediate_size"],
+            false => &["intermediate_size", "n_inner"],
+        };
         let width = config.require_unsigned(names)?;
-        let adjusted = config.family.layers == Layers::ShortConvolution
-            && config.bool(&["block_auto_adjust_ff_dim"])? != Some(false);
+        let adjusted = convolutions && config.bool(&["block_auto_adjust_ff_dim"])? != Some(false);
         if !adjusted {
             return Ok(width);
         }
@@ -287,10 +304,12 @@ impl Model {
         let multiple = config.require_unsigned(&["block_multiple_of"])?.max(1);
         let two_thirds = u64::from(width) * 2 / 3;
         let scaled = (f64::from(multiplier) * two_thirds as f64) as u64;
-        let rounded = scaled.div_ceil(multiple.into()) * u64::from(multiple);
+        let rounded = scaled
+            .div_ceil(multiple.into())
+            .checked_mul(multiple.into());
         rounded
-            .try_into()
-            .map_err(|_| config.bad(names[0], width, "smaller"))
+            .and_then(|rounded| rounded.try_into().ok())
+            .ok_or_else(|| config.bad(names[0], width, "smaller"))
     }
 
     /// Gemma 4: full layers have wider heads, the last layers share keys and are twice as wide.
@@ -323,10 +342,15 @@ impl Model {
                 layer.feed_forward = layer.feed_forward.saturating_mul(2);
             }
         }
-        if width == 0 || !width.is_multiple_of(2) {
-            return Err(config.bad("global_head_dim", width, "an even number"));
-        }
-        Ok(())
+        check_head_width(config, "global_head_dim", width)
+    }
+}
+
+/// Dimensions are rotated two at a time.
+fn check_head_width(config: &Config, key: &str, width: u32) -> Result<(), ConvertError> {
+    match width {
+        1..=MAX_WIDTH if width.is_multiple_of(2) => Ok(()),
+        _ => Err(config.bad(key, width, "an even number up to 65536")),
     }
 }
 
@@ -345,8 +369,8 @@ fn delta(config: &Config) -> Result<Option<Delta>, ConvertError> {
         return Ok(None);
     }
     let require = |name| match config.require_unsigned(&[name])? {
-        0 => Err(config.bad(name, 0, "1 or more")),
-        number => Ok(number),
+        number @ 1..=MAX_WIDTH => Ok(number),
+        number => Err(config.bad(name, number, "1 to 65536")),
     };
     let delta = Delta {
         key_heads: require("linear_num_key_heads")?,

@@ -5,7 +5,10 @@ use std::f64::consts::PI;
 use dunlin_format::{Metadata, Value};
 use serde_json::{Map, Value as Json};
 
-use crate::{ConvertError, config::Config};
+use crate::{
+    ConvertError,
+    config::{Config, as_float},
+};
 
 /// Rotary positions of a model: `rope_parameters` (or `rope_scaling` and the entries beside it).
 #[derive(Debug)]
@@ -25,83 +28,126 @@ impl Rope {
             Some(other) => return Err(config.bad("rope_parameters", other, "an object")),
             None => Map::new(),
         };
-        let inner = |name: &str| given.get(name).and_then(Json::as_object).cloned();
-        let theta = |map: &Map<String, Json>| map.get("rope_theta").and_then(Json::as_f64);
         let nested =
             given.contains_key("full_attention") || given.contains_key("sliding_attention");
-        let local = inner("sliding_attention").as_ref().and_then(theta);
-        let mut global = inner("full_attention").unwrap_or_else(|| given.clone());
-        let mut local_theta = local.map(|theta| theta as f32);
-        if !nested {
-            const GLOBAL: &[&str] = &[
-                "global_rope_theta",
-                "rope_global_theta",
-                "rope_theta",
-                "rotary_emb_base",
-            ];
-            const LOCAL: &[&str] = &["local_rope_theta", "rope_local_base_freq"];
-            local_theta = config.float(LOCAL)?;
-            if let Some(kind) = global.get("type").cloned() {
-                global.entry("rope_type").or_insert(kind);
-            }
-            if let (None, Some(theta)) = (global.get("rope_theta"), config.float(GLOBAL)?) {
-                global.insert("rope_theta".to_owned(), f64::from(theta).into());
-            }
-        }
-        for name in ["partial_rotary_factor", "original_max_position_embeddings"] {
-            let missing = !global.contains_key(name);
-            let beside = if name == "partial_rotary_factor" {
-                config
-                    .float(&[name])?
-                    .map(|value| Json::from(f64::from(value)))
-            } else {
-                config.unsigned(&[name])?.map(Json::from)
-            };
-            if let (true, false, Some(value)) = (missing, nested, beside) {
-                global.insert(name.to_owned(), value);
-            }
-        }
-        let partial = if nested { &given } else { &global }.get("partial_rotary_factor");
-        let rope = Self {
-            partial: partial.and_then(Json::as_f64).map(|partial| partial as f32),
-            local_theta,
-            global,
+        let rope = match nested {
+            true => Self::of_both_kinds(config, &given)?,
+            false => Self::with_settings_beside(config, given)?,
         };
         let kind = rope.kind();
-        if !config.family.ropes.contains(&kind)
-            && !(kind == "default" && config.family.ropes.is_empty())
-        {
+        let known = config.family.ropes.contains(&kind);
+        let none = kind == "default" && config.family.ropes.is_empty();
+        if !(known || none) {
             return Err(config.unsupported(format!("rope_type `{kind}`")));
         }
-        Ok(rope)
+        match rope.partial {
+            Some(part) if !(part > 0.0 && part <= 1.0) => {
+                Err(config.bad("partial_rotary_factor", part, "more than 0 and at most 1"))
+            }
+            _ => Ok(rope),
+        }
+    }
+
+    /// Today's form where layers with a window rotate otherwise: an object for each kind of layer.
+    fn of_both_kinds(config: &Config, given: &Map<String, Json>) -> Result<Self, ConvertError> {
+        let of = |name: &str| match given.get(name) {
+            Some(Json::Object(parameters)) => Ok(parameters.clone()),
+            Some(other) => Err(config.bad(name, other, "an object")),
+            None => Ok(Map::new()),
+        };
+        let local = Self {
+            global: of("sliding_attention")?,
+            local_theta: None,
+            partial: None,
+        };
+        if local.kind() != "default" {
+            let what = format!("rope_type `{}` in layers with a window", local.kind());
+            return Err(config.unsupported(what));
+        }
+        let partial = given.get("partial_rotary_factor").map(|part| {
+            let bad = || config.bad("partial_rotary_factor", part, "a number");
+            as_float(part).ok_or_else(bad)
+        });
+        Ok(Self {
+            local_theta: local.theta(config)?,
+            partial: partial.transpose()?,
+            global: of("full_attention")?,
+        })
+    }
+
+    /// One form for all layers; in older files some of it stands beside the object.
+    fn with_settings_beside(
+        config: &Config,
+        mut given: Map<String, Json>,
+    ) -> Result<Self, ConvertError> {
+        const THETA: &[&str] = &[
+            "global_rope_theta",
+            "rope_global_theta",
+            "rope_theta",
+            "rotary_emb_base",
+        ];
+        const LOCAL_THETA: &[&str] = &["local_rope_theta", "rope_local_base_freq"];
+        const PARTIAL: &str = "partial_rotary_factor";
+        const ORIGINAL: &str = "original_max_position_embeddings";
+        if let Some(kind) = given.get("type").cloned() {
+            given.entry("rope_type").or_insert(kind);
+        }
+        let theta = config.float(THETA)?.map(|theta| f64::from(theta).into());
+        let partial = config.float(&[PARTIAL])?;
+        let partial = partial.map(|partial| f64::from(partial).into());
+        let original = config.unsigned(&[ORIGINAL])?.map(Json::from);
+        for (name, beside) in [
+            ("rope_theta", theta),
+            (PARTIAL, partial),
+            (ORIGINAL, original),
+        ] {
+            if let (false, Some(value)) = (given.contains_key(name), beside) {
+                given.insert(name.to_owned(), value);
+            }
+        }
+        let rope = Self {
+            global: given,
+            local_theta: config.float(LOCAL_THETA)?,
+            partial: None,
+        };
+        let partial = rope.number(config, PARTIAL)?.map(|partial| partial as f32);
+        Ok(Self { partial, ..rope })
     }
 
     /// `default`, `linear`, `yarn`, `llama3`, ...
     pub(crate) fn kind(&self) -> &str {
-        self.global
-            .get("rope_type")
-            .and_then(Json::as_str)
-            .unwrap_or("default")
+        match self.global.get("rope_type") {
+            None | Some(Json::Null) => "default",
+            // What is no text is no kind that any family knows.
+            Some(kind) => kind.as_str().unwrap_or_default(),
+        }
     }
 
-    pub(crate) fn theta(&self) -> Option<f32> {
-        self.number("rope_theta").map(|theta| theta as f32)
+    pub(crate) fn theta(&self, config: &Config) -> Result<Option<f32>, ConvertError> {
+        let theta = self.number(config, "rope_theta")?;
+        Ok(theta.map(|theta| theta as f32))
     }
 
-    pub(crate) fn number(&self, name: &str) -> Option<f64> {
-        self.global.get(name).and_then(Json::as_f64)
+    pub(crate) fn number(&self, config: &Config, name: &str) -> Result<Option<f64>, ConvertError> {
+        match self.global.get(name).filter(|value| !value.is_null()) {
+            None => Ok(None),
+            Some(value) => match as_float(value).and(value.as_f64()) {
+                Some(number) => Ok(Some(number)),
+                None => Err(config.bad(name, value, "a number")),
+            },
+        }
     }
 
     pub(crate) fn require(&self, config: &Config, name: &str) -> Result<f64, ConvertError> {
-        self.number(name)
-            .filter(|number| number.is_finite())
-            .ok_or_else(|| match self.global.get(name) {
-                Some(found) => config.bad(name, found, "a number"),
-                None => config.missing(&[name]),
-            })
+        let number = self.number(config, name)?;
+        number.ok_or_else(|| config.missing(&[name]))
     }
 
-    fn require_unsigned(&self, config: &Config, name: &str) -> Result<u32, ConvertError> {
+    pub(crate) fn require_unsigned(
+        &self,
+        config: &Config,
+        name: &str,
+    ) -> Result<u32, ConvertError> {
         let number = self.global.get(name).and_then(Json::as_u64);
         match number.and_then(|number| u32::try_from(number).ok()) {
             Some(number) => Ok(number),
@@ -147,8 +193,10 @@ impl Rope {
                     (&["beta_fast"], "scaling.yarn_beta_fast"),
                     (&["beta_slow"], "scaling.yarn_beta_slow"),
                 ] {
-                    if let Some(value) = names.iter().find_map(|name| self.number(name)) {
-                        set(key, Value::from(value as f32));
+                    for name in names.iter().rev() {
+                        if let Some(value) = self.number(config, name)? {
+                            set(key, Value::from(value as f32));
+                        }
                     }
                 }
             }
@@ -171,7 +219,7 @@ impl Rope {
             numbers.resize(4, 0);
             set("dimension_sections", Value::from(numbers));
         }
-        if let Some(theta) = self.theta() {
+        if let Some(theta) = self.theta(config)? {
             set("freq_base", Value::from(theta));
         }
         if let Some(theta) = self.local_theta {
@@ -188,13 +236,14 @@ impl Rope {
         config: &Config,
         width: u32,
     ) -> Result<Vec<f32>, ConvertError> {
-        let base = self.number("rope_theta").unwrap_or(10_000.0) as f32;
-        let factor = self.number("factor").unwrap_or(8.0);
-        let low = self.number("low_freq_factor").unwrap_or(1.0);
-        let high = self.number("high_freq_factor").unwrap_or(4.0);
-        let original = self
-            .number("original_max_position_embeddings")
-            .unwrap_or(8192.0);
+        let number = |name: &str, default: f64| -> Result<f64, ConvertError> {
+            Ok(self.number(config, name)?.unwrap_or(default))
+        };
+        let base = number("rope_theta", 10_000.0)? as f32;
+        let factor = number("factor", 8.0)?;
+        let low = number("low_freq_factor", 1.0)?;
+        let high = number("high_freq_factor", 4.0)?;
+        let original = number("original_max_position_embeddings", 8192.0)?;
         if high <= low || low <= 0.0 || factor <= 0.0 {
             return Err(config.bad("high_freq_factor", high, "more than low_freq_factor"));
         }
