@@ -18,20 +18,52 @@ pub struct Activations {
     pub(crate) scales: Vec<f32>,
     /// `scale * sum of codes` of each half block, and of each block: `[tokens, blocks, 3]`.
     pub(crate) sums: Vec<f32>,
+    /// Where the rows of the rests begin, where they are kept: what 8 bits leave of a row, in 8 bits of its own.
+    rests: Option<usize>,
+}
+
+/// How exact quantized rows are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// 8-bit codes.
+    Bits8,
+    /// 8-bit codes and what they leave in 8-bit codes again, about 15 bits together: products take twice the time.
+    Bits16,
+}
+
+impl Precision {
+    fn rows(self) -> usize {
+        match self {
+            Precision::Bits8 => 1,
+            Precision::Bits16 => 2,
+        }
+    }
 }
 
 impl Activations {
     /// Room for `tokens` rows of `cols` columns; nothing grows later.
     pub fn new(tokens: usize, cols: usize) -> Self {
+        Self::with_precision(tokens, cols, Precision::Bits8)
+    }
+
+    /// As [`Activations::new`], with a say in how exact the quantized rows are.
+    pub fn with_precision(tokens: usize, cols: usize, precision: Precision) -> Self {
         let blocks = cols.div_ceil(BLOCK);
+        let rows = tokens * precision.rows();
         Activations {
             cols,
             tokens: 0,
             values: vec![0.0; tokens * cols],
-            codes: vec![0; tokens * blocks * BLOCK],
-            scales: vec![0.0; tokens * blocks * 2],
-            sums: vec![0.0; tokens * blocks * 3],
+            codes: vec![0; rows * blocks * BLOCK],
+            scales: vec![0.0; rows * blocks * 2],
+            sums: vec![0.0; rows * blocks * 3],
+            rests: (precision == Precision::Bits16).then_some(tokens),
         }
+    }
+
+    /// Where the quantized rows of tokens begin whose products are to be summed: their own, and that of the rests.
+    pub(crate) fn passes(&self) -> impl Iterator<Item = usize> {
+        std::iter::once(0).chain(self.rests)
     }
 
     /// Columns of a row.
@@ -44,10 +76,10 @@ impl Activations {
         self.tokens
     }
 
-    /// Bytes of memory that [`Activations::new`] takes.
-    pub fn bytes_for(tokens: usize, cols: usize) -> usize {
+    /// Bytes of memory that [`Activations::with_precision`] takes.
+    pub fn bytes_for(tokens: usize, cols: usize, precision: Precision) -> usize {
         let blocks = cols.div_ceil(BLOCK);
-        tokens * (4 * (cols + 5 * blocks) + blocks * BLOCK)
+        tokens * (4 * cols + precision.rows() * blocks * (4 * 5 + BLOCK))
     }
 
     /// Sets the number of rows in use and gives them to be filled.
@@ -108,7 +140,7 @@ impl Activations {
         self.tokens = tokens;
         let state_len = state.len() / tokens.max(1);
         let state = state.as_mut_ptr();
-        let (cols, blocks) = (self.cols, self.blocks());
+        let (cols, blocks, rests) = (self.cols, self.blocks(), self.rests);
         let out = Out {
             values: self.values.as_mut_ptr(),
             codes: self.codes.as_mut_ptr(),
@@ -119,25 +151,21 @@ impl Activations {
         pool.for_each(tokens, 4, |token| {
             let out = &out;
             // SAFETY: the rows of a token are parts of their own, inside the buffers that `new` sized and inside `state`.
-            let (state, row, codes, scales, sums) = unsafe {
+            let (state, row) = unsafe {
                 (
                     std::slice::from_raw_parts_mut(out.state.add(token * state_len), state_len),
                     std::slice::from_raw_parts_mut(out.values.add(token * cols), cols),
-                    std::slice::from_raw_parts_mut(
-                        out.codes.add(token * blocks * BLOCK),
-                        blocks * BLOCK,
-                    ),
-                    std::slice::from_raw_parts_mut(out.scales.add(token * blocks * 2), blocks * 2),
-                    std::slice::from_raw_parts_mut(out.sums.add(token * blocks * 3), blocks * 3),
                 )
             };
             fill(token, state, row);
             if quantize {
+                // SAFETY: as above; `new` made room for a second row where there are rests.
+                let coded = |row: usize| unsafe { out.coded(row, blocks) };
+                let rest = rests.map(|first| coded(first + token));
                 tier.run(Quantize {
                     row,
-                    codes,
-                    scales,
-                    sums,
+                    coded: coded(token),
+                    rest,
                 });
             }
         });
@@ -154,42 +182,90 @@ struct Out {
 // SAFETY: each token writes its own rows only.
 unsafe impl Sync for Out {}
 
-struct Quantize<'a> {
-    row: &'a [f32],
+impl Out {
+    /// A quantized row.
+    ///
+    /// # Safety
+    /// The row exists, and nobody else has it.
+    unsafe fn coded<'a>(&self, row: usize, blocks: usize) -> Coded<'a> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            Coded {
+                codes: std::slice::from_raw_parts_mut(
+                    self.codes.add(row * blocks * BLOCK),
+                    blocks * BLOCK,
+                ),
+                scales: std::slice::from_raw_parts_mut(
+                    self.scales.add(row * blocks * 2),
+                    blocks * 2,
+                ),
+                sums: std::slice::from_raw_parts_mut(self.sums.add(row * blocks * 3), blocks * 3),
+            }
+        }
+    }
+}
+
+/// One quantized row.
+struct Coded<'a> {
     codes: &'a mut [i8],
     scales: &'a mut [f32],
     sums: &'a mut [f32],
+}
+
+struct Quantize<'a> {
+    row: &'a [f32],
+    coded: Coded<'a>,
+    /// Where what the codes leave goes.
+    rest: Option<Coded<'a>>,
 }
 
 impl Kernel for Quantize<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let blocks = self.codes.chunks_exact_mut(BLOCK).zip(
-            self.scales
-                .chunks_exact_mut(2)
-                .zip(self.sums.chunks_exact_mut(3)),
-        );
-        for (x, (codes, (scales, sums))) in self.row.chunks(BLOCK).zip(blocks) {
+        let Quantize {
+            row,
+            mut coded,
+            mut rest,
+        } = self;
+        for (block, x) in row.chunks(BLOCK).enumerate() {
             let mut padded = [0.0; BLOCK];
-            let x = if x.len() == BLOCK {
-                x
-            } else {
-                padded[..x.len()].copy_from_slice(x);
-                &padded
-            };
-            for h in 0..2 {
-                // SAFETY: `x` and `codes` have 32 elements, read and written 8 at a time.
-                unsafe {
-                    let v = [
-                        s.load(x.as_ptr().add(16 * h)),
-                        s.load(x.as_ptr().add(16 * h + 8)),
-                    ];
-                    let codes = codes.as_mut_ptr().add(16 * h);
-                    (scales[h], sums[h]) = quantize_half(s, v, codes);
-                }
+            padded[..x.len()].copy_from_slice(x);
+            coded.quantize(s, block, &padded);
+            if let Some(rest) = &mut rest {
+                coded.subtract_from(block, &mut padded);
+                rest.quantize(s, block, &padded);
             }
-            sums[2] = sums[0] + sums[1];
+        }
+    }
+}
+
+impl Coded<'_> {
+    #[inline(always)]
+    fn quantize<S: Simd>(&mut self, s: S, block: usize, x: &[f32; BLOCK]) {
+        let codes = &mut self.codes[block * BLOCK..][..BLOCK];
+        let scales = &mut self.scales[block * 2..][..2];
+        let sums = &mut self.sums[block * 3..][..3];
+        for h in 0..2 {
+            // SAFETY: `x` and `codes` have 32 elements, read and written 8 at a time.
+            unsafe {
+                let v = [
+                    s.load(x.as_ptr().add(16 * h)),
+                    s.load(x.as_ptr().add(16 * h + 8)),
+                ];
+                let codes = codes.as_mut_ptr().add(16 * h);
+                (scales[h], sums[h]) = quantize_half(s, v, codes);
+            }
+        }
+        sums[2] = sums[0] + sums[1];
+    }
+
+    /// Takes what the codes of a block stand for off its numbers.
+    #[inline(always)]
+    fn subtract_from(&self, block: usize, x: &mut [f32; BLOCK]) {
+        let codes = &self.codes[block * BLOCK..][..BLOCK];
+        for i in 0..BLOCK {
+            x[i] -= self.scales[block * 2 + i / 16] * f32::from(codes[i]);
         }
     }
 }

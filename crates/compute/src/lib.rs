@@ -21,7 +21,7 @@ mod recurrent;
 mod simd;
 mod tier;
 
-pub use activations::Activations;
+pub use activations::{Activations, Precision};
 pub use attention::{AttentionJob, Sight, attend};
 pub use elementwise::{
     Nonlinearity, activate_in_place, add_assign, gate, layer_norm, layer_norm_in_place, rms_norm,

@@ -103,6 +103,7 @@ fn multiply(
         p,
         stride: weights.rows,
         rows: ROWS.min(weights.rows - panel * ROWS),
+        add: false,
     };
     let task = Task {
         panel: weights.panel(panel),
@@ -111,27 +112,47 @@ fn multiply(
         count,
         out,
     };
-    match weights.format {
-        PanelFormat::F32 => float::multiply::<float::F32>(tier, &task),
-        PanelFormat::F16 => float::multiply::<float::F16>(tier, &task),
-        PanelFormat::BF16 => float::multiply::<float::BF16>(tier, &task),
-        PanelFormat::Q4_0 => quantized::multiply::<Q4_0>(tier, &task),
-        PanelFormat::Q4_1 => quantized::multiply::<Q4_1>(tier, &task),
-        PanelFormat::Q5_0 => quantized::multiply::<Q5_0>(tier, &task),
-        PanelFormat::Q5_1 => quantized::multiply::<Q5_1>(tier, &task),
-        PanelFormat::Q8_0 => quantized::multiply::<Q8_0>(tier, &task),
-        PanelFormat::IQ4_NL => quantized::multiply::<IQ4_NL>(tier, &task),
-        PanelFormat::Q2_K => quantized::multiply::<Q2_K>(tier, &task),
-        PanelFormat::Q3_K => quantized::multiply::<Q3_K>(tier, &task),
-        PanelFormat::Q4_K => quantized::multiply::<Q4_K>(tier, &task),
-        PanelFormat::Q5_K => quantized::multiply::<Q5_K>(tier, &task),
-        PanelFormat::Q6_K => quantized::multiply::<Q6_K>(tier, &task),
-        PanelFormat::IQ4_XS => quantized::multiply::<IQ4_XS>(tier, &task),
-        PanelFormat::Blocks(dtype) => general::multiply(tier, dtype, &task),
+    let quantized = weights.format.is_quantized();
+    for (pass, rows) in input
+        .passes()
+        .take(if quantized { 2 } else { 1 })
+        .enumerate()
+    {
+        let task = Task {
+            first: rows + first,
+            out: Out {
+                add: pass > 0,
+                ..task.out
+            },
+            ..task
+        };
+        multiply_pass(tier, weights.format, &task);
+    }
+}
+
+fn multiply_pass(tier: Tier, format: PanelFormat, task: &Task<'_>) {
+    match format {
+        PanelFormat::F32 => float::multiply::<float::F32>(tier, task),
+        PanelFormat::F16 => float::multiply::<float::F16>(tier, task),
+        PanelFormat::BF16 => float::multiply::<float::BF16>(tier, task),
+        PanelFormat::Q4_0 => quantized::multiply::<Q4_0>(tier, task),
+        PanelFormat::Q4_1 => quantized::multiply::<Q4_1>(tier, task),
+        PanelFormat::Q5_0 => quantized::multiply::<Q5_0>(tier, task),
+        PanelFormat::Q5_1 => quantized::multiply::<Q5_1>(tier, task),
+        PanelFormat::Q8_0 => quantized::multiply::<Q8_0>(tier, task),
+        PanelFormat::IQ4_NL => quantized::multiply::<IQ4_NL>(tier, task),
+        PanelFormat::Q2_K => quantized::multiply::<Q2_K>(tier, task),
+        PanelFormat::Q3_K => quantized::multiply::<Q3_K>(tier, task),
+        PanelFormat::Q4_K => quantized::multiply::<Q4_K>(tier, task),
+        PanelFormat::Q5_K => quantized::multiply::<Q5_K>(tier, task),
+        PanelFormat::Q6_K => quantized::multiply::<Q6_K>(tier, task),
+        PanelFormat::IQ4_XS => quantized::multiply::<IQ4_XS>(tier, task),
+        PanelFormat::Blocks(dtype) => general::multiply(tier, dtype, task),
     }
 }
 
 /// A panel, the tokens it is multiplied with, and where the results go.
+#[derive(Clone, Copy)]
 struct Task<'a> {
     panel: &'a [u8],
     input: &'a Activations,
@@ -141,10 +162,13 @@ struct Task<'a> {
 }
 
 /// Where a panel's results go: token `t`, row `r` at `p + t * stride + r`.
+#[derive(Clone, Copy)]
 struct Out {
     p: *mut f32,
     stride: usize,
     rows: usize,
+    /// Results are added to what is there.
+    add: bool,
 }
 
 impl Out {
@@ -154,10 +178,20 @@ impl Out {
         unsafe {
             let at = self.p.add(token * self.stride);
             if self.rows == ROWS {
+                let value = if self.add {
+                    s.add(s.load(at), value)
+                } else {
+                    value
+                };
                 s.store(at, value);
             } else {
                 let mut row = [0.0; ROWS];
                 s.store(row.as_mut_ptr(), value);
+                if self.add {
+                    for r in 0..self.rows {
+                        row[r] += *at.add(r);
+                    }
+                }
                 std::ptr::copy_nonoverlapping(row.as_ptr(), at, self.rows);
             }
         }

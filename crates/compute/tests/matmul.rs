@@ -7,8 +7,8 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use dunlin_compute::{
-    Activations, Matmul, PackError, PackedMatrix, PanelFormat, Pool, Tier, has_fast_kernel, matmul,
-    pack,
+    Activations, Matmul, PackError, PackedMatrix, PanelFormat, Pool, Precision, Tier,
+    has_fast_kernel, matmul, pack,
 };
 use dunlin_format::{DType, can_decode, decode};
 use proptest::prelude::*;
@@ -102,9 +102,16 @@ fn blocks(dtype: DType, count: usize, extreme: bool, random: &mut Random) -> Vec
 }
 
 /// The product of `tokens` rows `x` with a matrix.
-fn product(pool: &Pool, tier: Tier, weights: &PackedMatrix, tokens: usize, x: &[f32]) -> Vec<f32> {
+fn product(
+    pool: &Pool,
+    tier: Tier,
+    precision: Precision,
+    weights: &PackedMatrix,
+    tokens: usize,
+    x: &[f32],
+) -> Vec<f32> {
     let cols = weights.cols();
-    let mut input = Activations::new(tokens, cols);
+    let mut input = Activations::with_precision(tokens, cols, precision);
     let quantize = weights.format().is_quantized();
     input.fill(pool, tier, tokens, quantize, |t, row| {
         row.copy_from_slice(&x[t * cols..][..cols])
@@ -223,18 +230,22 @@ proptest! {
         let pool = Pool::new(threads).unwrap();
         let packed = pack(&pool, dtype, rows, cols, &bytes).unwrap();
         for tier in Tier::available() {
-            let out = product(&pool, tier, &packed, tokens, &x);
-            for (t, x) in x.chunks_exact(cols).enumerate() {
-                for (r, w) in weights.chunks_exact(cols).enumerate() {
-                    let (want, size) = exact(w, x);
-                    let coarse = if packed.format().is_quantized() { half_steps(w, x) } else { 0.0 };
-                    let bound = coarse + 3e-6 * size;
-                    let got = f64::from(out[t * rows + r]);
-                    prop_assert!(
-                        (got - want).abs() <= bound,
-                        "{} on {}: token {}, row {}: {}, not {} (bound {})",
-                        dtype, tier.name(), t, r, got, want, bound
-                    );
+            // What 8 bits leave is at most half a step, and 8 bits more divide that by 254.
+            for (precision, parts) in [(Precision::Bits8, 1.0), (Precision::Bits16, 254.0)] {
+                let out = product(&pool, tier, precision, &packed, tokens, &x);
+                for (t, x) in x.chunks_exact(cols).enumerate() {
+                    for (r, w) in weights.chunks_exact(cols).enumerate() {
+                        let (want, size) = exact(w, x);
+                        let quantized = packed.format().is_quantized();
+                        let coarse = if quantized { half_steps(w, x) / parts } else { 0.0 };
+                        let bound = coarse + 3e-6 * size;
+                        let got = f64::from(out[t * rows + r]);
+                        prop_assert!(
+                            (got - want).abs() <= bound,
+                            "{} on {}, {:?}: token {}, row {}: {}, not {} (bound {})",
+                            dtype, tier.name(), precision, t, r, got, want, bound
+                        );
+                    }
                 }
             }
         }
@@ -264,7 +275,7 @@ proptest! {
         prop_assert_eq!(packed.bytes(), bytes.len(), "the blocks are kept as they are");
         let roundings = 512 / 8 + 1 + 3 + cols.div_ceil(512);
         for tier in Tier::available() {
-            let out = product(&pool, tier, &packed, tokens, &x);
+            let out = product(&pool, tier, Precision::Bits8, &packed, tokens, &x);
             for (t, x) in x.chunks_exact(cols).enumerate() {
                 for (r, w) in weights.chunks_exact(cols).enumerate() {
                     let (want, size) = exact(w, x);
@@ -291,9 +302,9 @@ fn types_without_a_kernel_give_a_token_the_same_bits_however_many_come_with_it()
         let bytes = blocks(dtype, rows * cols / dtype.block_len(), false, &mut random);
         let packed = pack(&pool, dtype, rows, cols, &bytes).unwrap();
         for tier in Tier::available() {
-            let whole = product(&pool, tier, &packed, tokens, &x);
+            let whole = product(&pool, tier, Precision::Bits8, &packed, tokens, &x);
             for t in [0, 1, 63, 127, 128, 130] {
-                let alone = product(&pool, tier, &packed, 1, &x[t * cols..]);
+                let alone = product(&pool, tier, Precision::Bits8, &packed, 1, &x[t * cols..]);
                 assert!(
                     alone == whole[t * rows..][..rows],
                     "{dtype} on {}",
@@ -316,7 +327,14 @@ fn any_bytes_and_any_activations_give_numbers_or_show_the_fault() {
             let packed = pack(&pool, dtype, 9, cols, &bytes).unwrap();
             for tier in Tier::available() {
                 for x in [0.0, f32::MAX, f32::NAN, f32::INFINITY] {
-                    let out = product(&pool, tier, &packed, 3, &vec![x; 3 * cols]);
+                    let out = product(
+                        &pool,
+                        tier,
+                        Precision::Bits8,
+                        &packed,
+                        3,
+                        &vec![x; 3 * cols],
+                    );
                     if x.is_nan() {
                         assert!(out.iter().all(|y| y.is_nan()), "{dtype} on {}", tier.name());
                     }

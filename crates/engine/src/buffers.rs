@@ -1,7 +1,7 @@
 //! The memory of a step, sized once from the model's description.
 
 use crate::spec::{LayerSpec, Mixer, ModelSpec, RopeSpec};
-use dunlin_compute::Activations;
+use dunlin_compute::{Activations, Precision};
 
 /// Rows whose scores are computed together.
 pub(crate) const SCORE_ROWS: usize = 16;
@@ -95,11 +95,10 @@ impl Buffers {
             distinct(spec.layers.iter().map(|layer| layer.mixer.output_size()));
         let (gated, gated_of_layer) =
             distinct(spec.layers.iter().map(|layer| layer.feed_forward.length));
-        let activations = |widths: Vec<usize>| {
-            widths
-                .into_iter()
-                .map(|width| Activations::new(max_tokens, width))
-                .collect()
+        let input = |tokens, width| Activations::with_precision(tokens, width, precision(spec));
+        let inputs = |widths: Vec<usize>| {
+            let inputs = widths.into_iter().map(|width| input(max_tokens, width));
+            inputs.collect()
         };
         let score_rows = score_rows(spec, max_tokens);
         Buffers {
@@ -114,11 +113,11 @@ impl Buffers {
             per_layer: zeros(widths.per_layer),
             per_layer_row: vec![0.0; widths.per_layer],
             logits: vec![0.0; score_rows * spec.vocab_size],
-            normed: Activations::new(max_tokens, spec.hidden_size),
-            mixed: activations(mixed),
-            gated: activations(gated),
-            per_layer_gated: Activations::new(max_tokens, spec.per_layer_input.unwrap_or(0)),
-            scored: Activations::new(score_rows, spec.hidden_size),
+            normed: input(max_tokens, spec.hidden_size),
+            mixed: inputs(mixed),
+            gated: inputs(gated),
+            per_layer_gated: input(max_tokens, spec.per_layer_input.unwrap_or(0)),
+            scored: input(score_rows, spec.hidden_size),
             positions: Vec::with_capacity(max_tokens),
             places: Vec::with_capacity(max_tokens),
             tables: ropes
@@ -137,7 +136,7 @@ impl Buffers {
 
     /// Bytes that [`Buffers::new`] takes for this model and so many tokens.
     pub(crate) fn bytes(spec: &ModelSpec, max_tokens: usize) -> u64 {
-        let widths = Widths::of(spec);
+        let (widths, precision) = (Widths::of(spec), precision(spec));
         let numbers = 2 * widths.hidden
             + widths.q
             + widths.k
@@ -153,11 +152,21 @@ impl Buffers {
             .chain(gated)
             .chain([spec.hidden_size, spec.per_layer_input.unwrap_or(0)]);
         let inputs: usize = inputs
-            .map(|width| Activations::bytes_for(max_tokens, width))
+            .map(|width| Activations::bytes_for(max_tokens, width, precision))
             .sum();
         let rows = score_rows(spec, max_tokens);
-        let scores = 4 * rows * spec.vocab_size + Activations::bytes_for(rows, spec.hidden_size);
+        let scores =
+            4 * rows * spec.vocab_size + Activations::bytes_for(rows, spec.hidden_size, precision);
         (4 * (max_tokens * numbers + widths.per_layer) + inputs + scores) as u64
+    }
+}
+
+/// Embeddings are compared with those of other engines and kept: models that make nothing else get more exact inputs than
+/// a choice of the next token needs.
+pub(crate) fn precision(spec: &ModelSpec) -> Precision {
+    match spec.causal {
+        true => Precision::Bits8,
+        false => Precision::Bits16,
     }
 }
 

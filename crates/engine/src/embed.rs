@@ -8,8 +8,8 @@ use crate::kv::SequenceId;
 use crate::spec::{Classifier, ClassifierActivation, ModelSpec, Norm, Pooling};
 use crate::weights::Linear;
 use dunlin_compute::{
-    Activations, Matmul, Nonlinearity, PackedMatrix, PanelFormat, activate_in_place, add_assign,
-    matmul, scale_in_place,
+    Activations, Matmul, Nonlinearity, PackedMatrix, PanelFormat, Precision, activate_in_place,
+    add_assign, matmul, scale_in_place,
 };
 
 impl ModelSpec {
@@ -183,7 +183,7 @@ impl Engine {
 
     /// A product with one row.
     fn multiply(&self, weights: &PackedMatrix, bias: Option<&Vec<f32>>, x: &[f32]) -> Vec<f32> {
-        let mut input = Activations::new(1, x.len());
+        let mut input = Activations::with_precision(1, x.len(), Precision::Bits16);
         let quantize = PanelFormat::is_quantized(weights.format());
         input.fill(&self.pool, self.config.tier, 1, quantize, |_, row| {
             row.copy_from_slice(x)
