@@ -1,4 +1,4 @@
-//! Small language models as a library: load a model by name, chat, complete.
+//! Small language models as a library: load a model by name, chat, complete, embed, rerank.
 //!
 //! ```no_run
 //! use dunlin::{Event, GenerateOptions, Lm, Message, Prompt};
@@ -19,7 +19,8 @@
 //! # Ok::<(), dunlin::Error>(())
 //! ```
 //!
-//! Scope: names to models ([`Lm::load`], [`Hub`]), models to answers ([`Lm::generate`]), and windows for engineers
+//! Scope: names to models ([`Lm::load`], [`Hub`]), folders to files ([`convert`]; where a model is loaded, by themselves and
+//! once), models to answers ([`Lm::generate`]), vectors ([`Embedder`]) and scores ([`Reranker`]), and windows for engineers
 //! ([`TokenizerFile`], [`Lm::logits`], [`Lm::perplexity`], [`Lm::open_metadata`], [`Lm::validate_format`]). It is the only
 //! crate on this way that reads clocks, random sources and the machine's number of cores; it knows no wire format and
 //! writes nothing to the terminal.

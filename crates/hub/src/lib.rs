@@ -16,7 +16,8 @@
 //! bytes mean is for the crates to its right.
 //!
 //! Flow of a pull: a [`ModelRef`] becomes a list of sources ([`Source`]); what is already here is used without
-//! asking anybody; otherwise one process takes the model's lock and tries the sources in order. A file is written
+//! asking anybody; of a Hugging Face repository the GGUF file is meant, or where it has none its folder of safetensors;
+//! otherwise one process takes the model's lock and tries the sources in order. A file is written
 //! beside its destination, checked, and renamed, so a name that can be seen always means a whole file.
 
 mod address;

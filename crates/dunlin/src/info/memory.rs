@@ -62,10 +62,23 @@ impl Header {
             weights: plan.weights,
             kv_cache: plan.kv_cache,
             kv_cache_per_token: spec.kv_bytes_per_token(kv_element.bytes()),
-            buffers: plan.buffers + plan.states,
+            buffers: plan.buffers + plan.states - untouched_scores(spec, context_length),
             vocabulary: self.vocabulary,
             context_length,
         }
+    }
+}
+
+/// Bytes of the engine's rows of scores that a generation never touches, so that they take no memory: it asks for one row at
+/// a time.
+fn untouched_scores(spec: &ModelSpec, context_length: usize) -> u64 {
+    const RESERVED_ROWS: usize = 16;
+    match spec.can_generate() {
+        true => {
+            let rows = RESERVED_ROWS.min(context_length).saturating_sub(1);
+            (rows * spec.vocab_size * 4) as u64
+        }
+        false => 0,
     }
 }
 
