@@ -2,6 +2,7 @@
 //
 //   compare-llama-cpp MODEL greedy CONTEXT ID...   prints the 16 tokens that follow
 //   compare-llama-cpp MODEL embed CONTEXT ID...    prints the pooled embedding
+//   compare-llama-cpp MODEL logits CONTEXT ID...   prints the scores for the token after the last
 //
 // Keys and values are kept as 32-bit floats and one thread computes, so that two runs are alike.
 
@@ -25,7 +26,7 @@ static int fail(const char * what) {
 
 int main(int argc, char ** argv) {
     if (argc < 5) {
-        fprintf(stderr, "usage: %s MODEL greedy|embed CONTEXT ID...\n", argv[0]);
+        fprintf(stderr, "usage: %s MODEL greedy|embed|logits CONTEXT ID...\n", argv[0]);
         return 2;
     }
     const bool embed = strcmp(argv[2], "embed") == 0;
@@ -82,6 +83,12 @@ int main(int argc, char ** argv) {
             return fail("decoding");
         }
         const float * logits = llama_get_logits_ith(context, -1);
+        if (strcmp(argv[2], "logits") == 0) {
+            for (int id = 0; id < n_vocab; ++id) {
+                printf("%.9g ", (double) logits[id]);
+            }
+            break;
+        }
         next = 0;
         for (int id = 1; id < n_vocab; ++id) {
             if (logits[id] > logits[next]) {

@@ -210,6 +210,8 @@ impl Writer<'_> {
             model.modules.pooling
         };
         self.set_if("pooling_type", pooling.map(|pooling| pooling as u32));
+        // Other readers pass over this key.
+        self.set_if("max_seq_length", model.modules.longest_text);
         match model.config.text(&["classifier_pooling"])? {
             None => {}
             Some("mean") => self.set("classifier.pooling_type", Pooling::Mean as u32),

@@ -11,6 +11,8 @@ use crate::{ConvertError, folder::read_json};
 pub(crate) struct Modules {
     pub(crate) pooling: Option<Pooling>,
     pub(crate) dense: Vec<Dense>,
+    /// Tokens of the longest text that is embedded whole, special ones included (`max_seq_length`).
+    pub(crate) longest_text: Option<u32>,
 }
 
 /// How token vectors become one, with llama.cpp's numbers.
@@ -57,7 +59,13 @@ impl Modules {
             }
             let settings = || read_json(&folder.join(inner).join("config.json"));
             match kind.rsplit('.').next().unwrap_or(kind) {
-                "Transformer" | "Normalize" => {}
+                "Transformer" => {
+                    let path = folder.join(inner).join("sentence_bert_config.json");
+                    if path.is_file() {
+                        modules.longest_text = longest_text(&path)?;
+                    }
+                }
+                "Normalize" => {}
                 "Pooling" => modules.pooling = Some(pooling(&settings()?).map_err(unsupported)?),
                 "Dense" => {
                     let dense = dense(inner, &settings()?).map_err(unsupported)?;
@@ -71,6 +79,22 @@ impl Modules {
             }
         }
         Ok(modules)
+    }
+}
+
+fn longest_text(path: &Path) -> Result<Option<u32>, ConvertError> {
+    match read_json(path)?.get("max_seq_length") {
+        None | Some(Json::Null) => Ok(None),
+        Some(length) => match length
+            .as_u64()
+            .and_then(|length| u32::try_from(length).ok())
+        {
+            Some(length @ 1..) => Ok(Some(length)),
+            _ => Err(ConvertError::BadFile {
+                path: path.to_owned(),
+                reason: format!("max_seq_length is {length}, not a number of tokens"),
+            }),
+        },
     }
 }
 

@@ -166,6 +166,28 @@ fn modules_that_change_the_embedding_and_are_not_computed_are_refused() {
     assert!(text.contains("outside the folder"), "{text}");
 }
 
+#[test]
+fn the_longest_text_of_an_embedder_is_kept_beside_the_context() {
+    let work = qwen3("Qwen3Model", false, &[]);
+    let modules = r#"[{"type": "a.Transformer", "path": ""}]"#;
+    fs::write(work.file("modules.json"), modules).unwrap();
+    let settings = work.file("sentence_bert_config.json");
+    fs::write(&settings, r#"{"max_seq_length": 24}"#).unwrap();
+    let (gguf, _) = work.convert(OutputType::F32).unwrap();
+    let number = |key| gguf.metadata().u32(key).unwrap();
+    assert_eq!(number("qwen3.max_seq_length"), Some(24));
+    assert_ne!(number("qwen3.context_length"), Some(24));
+
+    fs::write(&settings, r#"{"max_seq_length": null}"#).unwrap();
+    let (gguf, _) = work.convert(OutputType::F32).unwrap();
+    assert_eq!(gguf.metadata().u32("qwen3.max_seq_length").unwrap(), None);
+    for bad in ["0", "-1", "1e9", "\"long\""] {
+        fs::write(&settings, format!(r#"{{"max_seq_length": {bad}}}"#)).unwrap();
+        let text = work.refusal().to_string();
+        assert!(text.contains("max_seq_length"), "{text}");
+    }
+}
+
 /// The tiny Llama's tokenizer with a Qwen 3 of one layer.
 fn qwen3(architecture: &str, prefix: bool, extra: &[Tensor]) -> Work {
     let work = Work::with_weights(|tensors| {

@@ -136,7 +136,7 @@ impl Embedder {
     /// # Errors
     /// [`Error::TextTooLong`]; [`Error::Engine`] for an id outside the vocabulary; [`Error::EmptyPrompt`].
     pub fn embed_ids(&self, ids: &[TokenId]) -> Result<Vec<f32>, Error> {
-        self.check_length(0, ids.len())?;
+        check_length(self.lm.context_length(), 0, ids.len())?;
         self.compute(ids)
     }
 
@@ -154,10 +154,12 @@ impl Embedder {
         self.lm.spec().embedding_length()
     }
 
-    /// Tokens that a text can have, special ones included.
+    /// Tokens that a text can have, special ones included: the context, or less where the model's makers embed no longer
+    /// texts.
     #[must_use]
     pub fn max_tokens(&self) -> usize {
-        self.lm.context_length()
+        let longest = self.lm.spec().longest_text.unwrap_or(usize::MAX);
+        self.lm.context_length().min(longest)
     }
 
     /// How the vectors of a text's tokens become one.
@@ -180,12 +182,8 @@ impl Embedder {
             ids.truncate(self.max_tokens().saturating_sub(special));
         }
         let ids = tokenizer.add_special(ids);
-        self.check_length(index, ids.len())?;
+        check_length(self.max_tokens(), index, ids.len())?;
         Ok(ids)
-    }
-
-    fn check_length(&self, index: usize, tokens: usize) -> Result<(), Error> {
-        check_length(&self.lm, index, tokens)
     }
 
     fn compute(&self, ids: &[TokenId]) -> Result<Vec<f32>, Error> {
@@ -203,8 +201,7 @@ impl Embedder {
 
 /// # Errors
 /// [`Error::TextTooLong`].
-pub(crate) fn check_length(lm: &Lm, index: usize, tokens: usize) -> Result<(), Error> {
-    let limit = lm.context_length();
+pub(crate) fn check_length(limit: usize, index: usize, tokens: usize) -> Result<(), Error> {
     if tokens <= limit {
         return Ok(());
     }

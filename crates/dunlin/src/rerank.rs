@@ -122,7 +122,7 @@ impl Reranker {
         if ids.is_empty() {
             return Err(Error::EmptyPrompt);
         }
-        check_length(&self.lm, 0, ids.len())?;
+        check_length(self.lm.context_length(), 0, ids.len())?;
         let scores = self.lm.lock().rank(ids, token_types)?;
         require_numbers(&scores)?;
         scores
@@ -174,7 +174,7 @@ impl Reranker {
             document.truncate(self.max_tokens().saturating_sub(taken));
         }
         let (ids, types) = tokenizer.join_pair(query, &document)?;
-        check_length(&self.lm, index, ids.len())?;
+        check_length(self.lm.context_length(), index, ids.len())?;
         Ok((ids, self.types_that_count(types)))
     }
 
@@ -209,7 +209,7 @@ impl Reranker {
             let ids = encode_conversation(tokenizer, &special, &template, &input)?;
             let excess = ids.len().saturating_sub(self.max_tokens());
             if excess == 0 || !self.options.truncate || document.is_empty() {
-                check_length(&self.lm, index, ids.len())?;
+                check_length(self.lm.context_length(), index, ids.len())?;
                 return Ok(ids);
             }
             // A token has at least one byte: this never cuts more than needed, and often less.

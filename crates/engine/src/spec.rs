@@ -68,6 +68,9 @@ pub struct ModelSpec {
     pub final_logit_softcap: Option<f32>,
     /// How the file says that hidden states become one embedding.
     pub pooling: Option<Pooling>,
+    /// Tokens of the longest text that should be embedded, special ones included, where the file says that it is less
+    /// than the context (`max_seq_length` of sentence-transformers).
+    pub longest_text: Option<usize>,
     /// Matrices that a pooled embedding goes through, `(columns, rows)` each (EmbeddingGemma).
     pub dense: Vec<(usize, usize)>,
     /// The head that scores a sequence (cross-encoders).

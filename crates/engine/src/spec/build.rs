@@ -119,6 +119,7 @@ impl File<'_> {
             logit_scale: 1.0 / multiplier("logit_scale")?,
             final_logit_softcap: reader.cap("final_logit_softcapping", logit_cap)?,
             pooling: self.pooling("pooling_type")?,
+            longest_text: reader.size_or_off("max_seq_length", limit::CONTEXT)?,
             dense: self.dense()?,
             classifier: self.classifier()?,
         })
