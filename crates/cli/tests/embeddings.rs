@@ -7,7 +7,7 @@ mod common;
 
 use std::path::Path;
 
-use bert::POSITIONS;
+use bert::{LONGEST_TEXT, POSITIONS};
 use common::{Dunlin, conformance, fixture, keys, read_json};
 use serde_json::{Value, json};
 
@@ -65,7 +65,7 @@ fn embed_refuses_what_it_cannot_do_and_says_what_would_help() {
     let model = embedder(&dunlin);
     let long = "cat ".repeat(POSITIONS);
     let ran = dunlin.run(&["embed", &model, &long]).code(1);
-    let wanted = [(POSITIONS + 2).to_string(), POSITIONS.to_string()];
+    let wanted = [(POSITIONS + 2).to_string(), LONGEST_TEXT.to_string()];
     assert!(
         wanted.iter().all(|number| ran.stderr.contains(number)),
         "{}",
@@ -221,7 +221,11 @@ fn a_folder_is_shown_before_and_after_its_import_and_its_import_removed() {
     );
     assert_eq!(file["capabilities"], json!(["embeddings"]));
     let text = dunlin.run(&["show", &model]).ok().stdout;
-    for wanted in ["to both sides", "32 numbers, pooling mean", "safetensors"] {
+    for wanted in [
+        "to both sides",
+        "32 numbers, pooling mean, texts of at most 20 tokens",
+        "safetensors",
+    ] {
         assert!(text.contains(wanted), "{wanted} is missing in {text}");
     }
     let size = |dunlin: &Dunlin| dunlin.json(&["cache", "size", "--json"])["bytes"].clone();

@@ -50,6 +50,8 @@ pub struct ModelInfo {
     pub pooling: Option<&'static str>,
     /// Numbers of an embedding, where the file says how it is pooled.
     pub embedding_length: Option<usize>,
+    /// Tokens of the longest text that should be embedded, where the file says that it is less than the context.
+    pub longest_text: Option<usize>,
     /// Whether the vocabulary has tokens for filling in the middle of a text.
     pub can_infill: bool,
     /// The tensor types, the one with the most bytes first.
@@ -144,6 +146,7 @@ impl ModelInfo {
                 let embeds = spec.embedding_pooling().is_some();
                 embeds.then(|| spec.embedding_length())
             }),
+            longest_text: spec.as_ref().ok().and_then(|spec| spec.longest_text),
             can_infill: abilities::can_infill(metadata)?,
             capabilities: abilities::capabilities(metadata, pooling)?,
             memory: None,

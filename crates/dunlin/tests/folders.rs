@@ -9,7 +9,7 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use bert::{CAT, CLS, DOG, POSITIONS, SEP, SLEEPS};
+use bert::{CAT, CLS, DOG, LONGEST_TEXT, POSITIONS, SEP, SLEEPS};
 use common::{fixture, options, tiny};
 use dunlin::{
     ConvertError, ConvertOptions, EmbedOptions, Embedder, EngineError, Error, GenerateOptions, Hub,
@@ -215,7 +215,7 @@ fn a_text_that_is_too_long_is_refused_with_numbers_or_cut_by_wish() {
     let embedder = setting.embedder(EmbedOptions::default());
     let long = "cat ".repeat(POSITIONS);
     let error = embedder.embed(&["cat", &long]).unwrap_err();
-    let (expected, limit) = (POSITIONS + 2, POSITIONS);
+    let (expected, limit) = (POSITIONS + 2, LONGEST_TEXT);
     assert!(
         matches!(error, Error::TextTooLong { index: 1, tokens, limit: l } if (tokens, l) == (expected, limit)),
         "{error:?}"
@@ -224,6 +224,12 @@ fn a_text_that_is_too_long_is_refused_with_numbers_or_cut_by_wish() {
     let ids = cutting.encode_text(&long).unwrap();
     assert_eq!((ids.len(), ids[0], ids[limit - 1]), (limit, CLS, SEP));
     assert_eq!(cutting.embed(&[&long]).unwrap()[0].len(), 32);
+    let whole = vec![CAT; POSITIONS];
+    assert_eq!(
+        embedder.embed_ids(&whole).unwrap().len(),
+        32,
+        "ids are the caller's affair"
+    );
 }
 
 #[test]

@@ -303,7 +303,12 @@ fn ability_rows(info: &ModelInfo) -> Vec<[String; 2]> {
     }
     let embeddings = match (info.pooling, info.embedding_length) {
         (Some("rank"), _) => "no; it scores texts against a query (`dunlin rerank`)".to_owned(),
-        (Some(pooling), Some(length)) => format!("{length} numbers, pooling {pooling}"),
+        (Some(pooling), Some(length)) => {
+            let limit = info.longest_text.map_or_else(String::new, |tokens| {
+                format!(", texts of at most {} tokens", output::count(tokens as u64))
+            });
+            format!("{length} numbers, pooling {pooling}{limit}")
+        }
         _ => "not made for it (`dunlin embed --pooling` tries)".to_owned(),
     };
     rows.push(row("embeddings", embeddings));

@@ -6,8 +6,10 @@ use std::path::Path;
 
 const HIDDEN: usize = 32;
 const FEED_FORWARD: usize = 64;
-/// Tokens that a text can have.
+/// Tokens that a sequence can have.
 pub(crate) const POSITIONS: usize = 24;
+/// Tokens of the longest text that the embedder was made for.
+pub(crate) const LONGEST_TEXT: usize = 20;
 const WORDS: [&str; 13] = [
     "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "cat", "dog", "sleeps", "runs", "##s", ".",
     "shares",
@@ -28,6 +30,12 @@ pub(crate) fn write_embedder(folder: &Path) {
     fs::write(folder.join("modules.json"), modules).unwrap();
     let pooling = r#"{"word_embedding_dimension":32,"pooling_mode_mean_tokens":true}"#;
     fs::write(folder.join("1_Pooling/config.json"), pooling).unwrap();
+    let settings = serde_json::json!({"max_seq_length": LONGEST_TEXT});
+    fs::write(
+        folder.join("sentence_bert_config.json"),
+        settings.to_string(),
+    )
+    .unwrap();
 }
 
 /// Writes a cross-encoder with one score.
