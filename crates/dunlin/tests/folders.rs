@@ -336,3 +336,35 @@ fn a_document_that_is_too_long_beside_its_query_is_refused_or_cut() {
         refusing.rerank("cat", &[&fitting]).unwrap()
     );
 }
+
+#[test]
+fn a_repository_that_the_python_hub_has_fetched_is_imported_under_its_name() {
+    const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+    let setting = Setting::of(bert::write_embedder);
+    let hub = setting.hub();
+    let repository = hub.hf_cache.join("models--owner--tiny-bert");
+    let snapshots = repository.join("snapshots");
+    fs::create_dir_all(&snapshots).unwrap();
+    fs::create_dir_all(repository.join("refs")).unwrap();
+    fs::write(repository.join("refs/main"), COMMIT).unwrap();
+    fs::rename(setting.folder(), snapshots.join(COMMIT)).unwrap();
+    let model: ModelRef = "hf:owner/tiny-bert".parse().unwrap();
+
+    let lm = Lm::load(model.clone(), setting.options()).unwrap();
+    assert_eq!(lm.info().name.as_deref(), Some("tiny-bert"));
+    let out = setting.temporary.path().join("out.gguf");
+    let settings = ConvertOptions::default();
+    dunlin::convert(&model, &settings, &out, &mut setting.options()).unwrap();
+    let bytes = |path: &Path| fs::read(path).unwrap();
+    assert!(bytes(&out) == bytes(lm.path()), "the same file either way");
+
+    let import = lm.path().to_path_buf();
+    let cache = Hub::new(hub).unwrap().cache();
+    let removed = cache.remove(&model).unwrap();
+    assert!(!import.exists());
+    assert!(
+        !removed.kept.is_empty(),
+        "what another program fetched stays"
+    );
+    assert!(snapshots.join(COMMIT).join("config.json").exists());
+}
