@@ -9,6 +9,7 @@ use crate::card::{Layout, Licence};
 use crate::config::HubConfig;
 use crate::error::HubError;
 use crate::files::{bytes_below, remove_if_there};
+use crate::import::imports_of_pulled;
 use crate::ledger::Ledger;
 use crate::lock;
 use crate::manifest::Manifest;
@@ -27,15 +28,17 @@ pub struct Cache {
 /// A model that is here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CachedModel {
-    /// The reference under which it was pulled, such as "smollm2:135m".
+    /// The reference under which it was pulled, such as "smollm2:135m"; the path of a folder of the user that was imported.
     pub id: String,
     /// The file to open, or the folder.
     pub path: PathBuf,
     /// Whether `path` is a file or a folder.
     pub layout: Layout,
-    /// Bytes of its files.
+    /// Bytes of its files and of its import.
     pub size: u64,
-    /// Sha256 of the first file.
+    /// How many of them are the GGUF file that was made from a model folder.
+    pub import_size: u64,
+    /// Sha256 of the first file; empty for a folder of the user.
     pub sha256: String,
     /// Where it came from, in words.
     pub source: String,
@@ -81,7 +84,7 @@ impl Cache {
         &self.config.home
     }
 
-    /// The models that are here, by name. A damaged one is listed with its problem.
+    /// The models that are here and the imports of folders of the user, by name. A damaged one is listed with its problem.
     ///
     /// # Errors
     /// [`HubError::Io`] when the cache folder cannot be read.
@@ -91,6 +94,7 @@ impl Cache {
             .iter()
             .map(|folder| describe(folder))
             .collect();
+        models.extend(self.imports()?);
         models.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(models)
     }
@@ -118,7 +122,7 @@ impl Cache {
             .list()?
             .iter()
             .filter(|model| model.shared)
-            .map(|model| model.size)
+            .map(|model| model.size - model.import_size)
             .sum();
         let imports = bytes_below(&self.config.imports_dir());
         Ok(shared + bytes_below(&self.config.models_dir()) + imports + self.partial_size())
@@ -321,6 +325,7 @@ fn describe(folder: &Path) -> CachedModel {
         path: folder.to_path_buf(),
         layout: Layout::Folder,
         size: bytes_below(folder),
+        import_size: 0,
         sha256: String::new(),
         source: String::new(),
         fetched_at: 0,
@@ -331,11 +336,14 @@ fn describe(folder: &Path) -> CachedModel {
 }
 
 fn cached(manifest: &Manifest, folder: &Path) -> CachedModel {
+    let imports = imports_of_pulled(folder);
+    let import_size = imports.iter().map(|path| bytes_below(path)).sum();
     CachedModel {
         id: manifest.id.clone(),
         path: manifest.entry(folder),
         layout: manifest.layout,
-        size: manifest.size(),
+        size: manifest.size() + import_size,
+        import_size,
         sha256: manifest
             .files
             .first()

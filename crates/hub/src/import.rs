@@ -2,22 +2,32 @@
 //!
 //! The import of a pulled model lies in the model's own folder and goes with it. That of a folder of the user lies below
 //! `imports`, in a place that follows from the folder's path, under a name that follows from names, sizes and times of its
-//! files: a changed folder is imported anew, and its old import goes.
+//! files: a changed folder is imported anew, and its old import goes. A note beside it says which folder it is of.
 
 use std::fs;
+use std::io::Read;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::cache::{Cache, folder_name};
+use crate::cache::{Cache, CachedModel, folder_name, name_of, subfolders};
+use crate::card::Layout;
 use crate::error::HubError;
 use crate::files::{
     bytes_below, create_dir, hex, modified_ns, remove_if_there, rename_durably, require_space,
+    write_atomically,
 };
 use crate::lock;
 use crate::progress::{Progress, Reporter};
 use crate::reference::ModelRef;
+
+/// Beginning of the names of imports in the folder of a pulled model.
+const IMPORT_PREFIX: &str = "imported-";
+/// Note with the path of the user's folder, beside its import.
+const ORIGIN_NAME: &str = "folder.txt";
+/// No path is longer.
+const MAX_ORIGIN_BYTES: u64 = 1 << 16;
 
 /// The place in the cache for the import of one model folder.
 #[derive(Debug, Clone)]
@@ -26,8 +36,8 @@ pub struct ImportSlot {
     partial: PathBuf,
     lock: PathBuf,
     free_space: fn(&Path) -> std::io::Result<u64>,
-    /// Whether everything else in the file's folder is an older import of the same model.
-    owns_folder: bool,
+    /// The folder of the user that it is of: everything else in the file's folder is then an older import.
+    origin: Option<PathBuf>,
 }
 
 impl Cache {
@@ -43,23 +53,34 @@ impl Cache {
         recipe: &str,
     ) -> Result<ImportSlot, HubError> {
         let config = self.config();
-        let slot = |name: &str, file: PathBuf, owns_folder| ImportSlot {
+        let slot = |name: &str, file: PathBuf, origin| ImportSlot {
             file,
             partial: config.partial_dir().join(name).join("imported.gguf"),
             lock: config.lock_path(name),
             free_space: config.free_space,
-            owns_folder,
+            origin,
         };
         if !matches!(model, ModelRef::Path(_)) {
             let file = self
                 .folder_of(model)
-                .join(format!("imported-{recipe}.gguf"));
-            return Ok(slot(&folder_name(model), file, false));
+                .join(format!("{IMPORT_PREFIX}{recipe}.gguf"));
+            return Ok(slot(&folder_name(model), file, None));
         }
-        let name = import_name(folder)?;
+        let real =
+            fs::canonicalize(folder).map_err(|source| HubError::io("open", folder, source))?;
+        let name = import_name(&real);
         let file = format!("{}-{recipe}.gguf", identity(folder)?);
         let file = config.imports_dir().join(&name).join(file);
-        Ok(slot(&name, file, true))
+        Ok(slot(&name, file, Some(real)))
+    }
+
+    /// The imports of folders of the user, each under its folder's path.
+    ///
+    /// # Errors
+    /// [`HubError::Io`] when the cache folder cannot be read.
+    pub(crate) fn imports(&self) -> Result<Vec<CachedModel>, HubError> {
+        let places = subfolders(&self.config().imports_dir())?;
+        Ok(places.iter().map(|place| described(place)).collect())
     }
 
     /// Removes the import of a folder of the user; the folder itself stays. Returns the freed bytes.
@@ -70,16 +91,17 @@ impl Cache {
         let missing = || HubError::NotCached {
             model: format!("an import of {}", folder.display()),
         };
-        let name = import_name(folder).map_err(|_| missing())?;
+        // A folder that is gone is known by the path that it had.
+        let real = fs::canonicalize(folder).or_else(|_| std::path::absolute(folder));
+        let name = import_name(&real.map_err(|_| missing())?);
         self.remove_import_named(&name)?.ok_or_else(missing)
     }
 
     /// Removes the imports of all folders of the user. Returns the freed bytes.
     pub(crate) fn clear_imports(&self) -> Result<u64, HubError> {
         let mut freed = 0;
-        for folder in crate::cache::subfolders(&self.config().imports_dir())? {
-            let name = crate::cache::name_of(&folder);
-            freed += self.remove_import_named(&name)?.unwrap_or(0);
+        for folder in subfolders(&self.config().imports_dir())? {
+            freed += self.remove_import_named(&name_of(&folder))?.unwrap_or(0);
         }
         Ok(freed)
     }
@@ -146,18 +168,71 @@ impl ImportSlot {
         fs::File::open(&self.partial)
             .and_then(|file| file.sync_all())
             .map_err(|source| HubError::io("write", &self.partial, source))?;
-        if let (true, Some(folder)) = (self.owns_folder, self.file.parent()) {
-            remove_if_there(folder)?;
+        let folder = self.file.parent().unwrap_or(&self.file);
+        match &self.origin {
+            Some(origin) => {
+                remove_if_there(folder)?;
+                let note = origin.to_string_lossy();
+                write_atomically(&folder.join(ORIGIN_NAME), note.as_bytes())?;
+            }
+            None => imports_of_pulled(folder)
+                .iter()
+                .try_for_each(|older| remove_if_there(older))?,
         }
         rename_durably(&self.partial, &self.file)?;
         Ok(self.file.clone())
     }
 }
 
+/// The imports in the folder of a pulled model: one, and older ones where a removal failed.
+pub(crate) fn imports_of_pulled(folder: &Path) -> Vec<PathBuf> {
+    let is_import = |path: &PathBuf| {
+        let name = name_of(path);
+        name.starts_with(IMPORT_PREFIX) && name.ends_with(".gguf")
+    };
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.path())
+        .filter(is_import)
+        .collect()
+}
+
+fn described(place: &Path) -> CachedModel {
+    let note = fs::File::open(place.join(ORIGIN_NAME)).and_then(|file| {
+        let mut text = String::new();
+        file.take(MAX_ORIGIN_BYTES).read_to_string(&mut text)?;
+        Ok(text)
+    });
+    let entries = fs::read_dir(place).into_iter().flatten().flatten();
+    let mut files = entries.map(|entry| entry.path());
+    let file = files.find(|path| path.extension().is_some_and(|end| end == "gguf"));
+    let made = file.as_ref().and_then(|file| fs::metadata(file).ok());
+    let size = bytes_below(place);
+    let problem = match (&note, &file) {
+        (Ok(_), Some(_)) => None,
+        _ => Some(
+            "which folder it is of is not known any more; `dunlin cache clear` removes it"
+                .to_owned(),
+        ),
+    };
+    CachedModel {
+        id: note.unwrap_or_else(|_| name_of(place)),
+        path: file.unwrap_or_else(|| place.to_path_buf()),
+        layout: Layout::File,
+        size,
+        import_size: size,
+        sha256: String::new(),
+        source: "import of your folder".to_owned(),
+        fetched_at: made.map_or(0, |metadata| modified_ns(&metadata) / 1_000_000_000),
+        licence: None,
+        shared: false,
+        problem,
+    }
+}
+
 /// Name of the place for imports of a folder of the user: a readable part of its path with the beginning of its hash.
-fn import_name(folder: &Path) -> Result<String, HubError> {
+fn import_name(real: &Path) -> String {
     const READABLE: usize = 60;
-    let real = fs::canonicalize(folder).map_err(|source| HubError::io("open", folder, source))?;
     let last = real.file_name().unwrap_or_default().to_string_lossy();
     let readable: String = last
         .chars()
@@ -165,7 +240,7 @@ fn import_name(folder: &Path) -> Result<String, HubError> {
         .take(READABLE)
         .collect();
     let hash = hex(Sha256::new_with_prefix(real.as_os_str().as_encoded_bytes()));
-    Ok(format!("import-{readable}-{}", &hash[..12]))
+    format!("import-{readable}-{}", &hash[..12])
 }
 
 /// What the files of a folder are, as far as names, sizes and times tell: 16 hexadecimal digits.
