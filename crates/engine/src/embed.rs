@@ -5,6 +5,7 @@ use crate::buffers::Buffers;
 use crate::engine::{Chunk, Engine, Logits};
 use crate::forward::{Batch, Output, normalize_in_place};
 use crate::kv::SequenceId;
+use crate::memory;
 use crate::spec::{Classifier, ClassifierActivation, ModelSpec, Norm, Pooling};
 use crate::weights::Linear;
 use dunlin_compute::{
@@ -106,10 +107,32 @@ impl Engine {
         pooling: Pooling,
     ) -> Result<Vec<f32>, EngineError> {
         self.check_token_types(tokens, token_types)?;
+        if !self.spec.causal {
+            self.make_room_for_text(tokens.len())?;
+        }
         let sequence = self.create_sequence();
         let pooled = self.pool_sequence(sequence, tokens, token_types, pooling);
         self.remove_sequence(sequence)?;
         pooled
+    }
+
+    /// A model that sees both sides needs the whole sequence at once.
+    fn make_room_for_text(&mut self, tokens: usize) -> Result<(), EngineError> {
+        let available = self.config.context_length;
+        if tokens > available {
+            return Err(EngineError::CacheFull {
+                needed: tokens,
+                available,
+            });
+        }
+        if tokens <= self.max_batch() {
+            return Ok(());
+        }
+        let kv_element = self.config.kv_element;
+        memory::check_available(&self.spec, kv_element, tokens, tokens)?;
+        self.cache.grow(&self.spec, kv_element, tokens);
+        self.buffers = Buffers::new(&self.spec, tokens);
+        Ok(())
     }
 
     fn pool_sequence(
@@ -122,10 +145,6 @@ impl Engine {
         self.cache
             .check_room([(sequence, tokens.len())].into_iter())?;
         self.expect_tokens(sequence, tokens.len())?;
-        // A model that sees both sides needs the whole sequence at once.
-        if !self.spec.causal && tokens.len() > self.max_batch() {
-            self.buffers = Buffers::new(&self.spec, tokens.len());
-        }
         let mut pooled = vec![0.0; self.spec.hidden_size];
         let mut seen = 0;
         let mut visit = |state: &[f32]| {

@@ -4,6 +4,7 @@ use crate::EngineError;
 use crate::buffers::{self, Buffers};
 use crate::forward::{Batch, Output};
 use crate::kv::{KvCache, SequenceId};
+use crate::memory;
 use crate::spec::{ModelSpec, RopeFactors};
 use crate::weights::{self, LoadProgress, Weights};
 use dunlin_compute::{KvElement, Pool, Tier};
@@ -96,8 +97,15 @@ impl Engine {
         let pool = Pool::new(config.threads).map_err(EngineError::Threads)?;
         let (ropes, _) = buffers::ropes(&spec);
         let weights = weights::load(&gguf, &spec, &ropes, &pool, progress)?;
-        let cache = KvCache::new(&spec, config.kv_element, config.context_length);
-        let buffers = Buffers::new(&spec, MAX_BATCH.min(config.context_length));
+        // A model that reads whole texts keeps nothing between them: its memory grows with the longest one.
+        let room = match spec.causal {
+            true => config.context_length,
+            false => MAX_BATCH.min(config.context_length),
+        };
+        let step = MAX_BATCH.min(room);
+        memory::check_available(&spec, config.kv_element, room, step)?;
+        let cache = KvCache::new(&spec, config.kv_element, room);
+        let buffers = Buffers::new(&spec, step);
         Ok(Engine {
             gguf,
             spec,

@@ -140,6 +140,17 @@ pub enum EngineError {
         available: usize,
     },
 
+    /// The system does not give the memory that a context takes.
+    #[error(
+        "a context of {tokens} tokens takes {bytes} bytes of memory beside the weights, which this machine does not give: load the model with a shorter context or give a shorter text"
+    )]
+    NoMemory {
+        /// Tokens of the context, or of the text.
+        tokens: usize,
+        /// Bytes of its keys and values and of the work buffers.
+        bytes: u64,
+    },
+
     /// A step was given no tokens for a sequence, or more than fit.
     #[error("a step takes 1 to {limit} tokens and at least one for each sequence, not {tokens}")]
     WrongBatch {

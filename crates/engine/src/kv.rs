@@ -70,6 +70,14 @@ impl KvCache {
         }
     }
 
+    /// Makes room for more tokens. What the slabs hold is lost, so no sequence may hold anything.
+    pub(crate) fn grow(&mut self, spec: &ModelSpec, element: KvElement, tokens: usize) {
+        let bigger = KvCache::new(spec, element, tokens);
+        self.slabs = bigger.slabs;
+        self.free = bigger.free;
+        self.capacity = bigger.capacity;
+    }
+
     pub(crate) fn create(&mut self) -> SequenceId {
         let slot = self
             .sequences
@@ -223,5 +231,6 @@ pub(crate) fn slab_bytes(spec: &ModelSpec, element: KvElement, tokens: usize) ->
     let blocks = tokens.div_ceil(POSITIONS_PER_BLOCK);
     let (layouts, _) = slabs(spec);
     let lengths = layouts.iter().map(|layout| layout.block_len() as u64);
-    lengths.sum::<u64>() * (blocks * element.bytes()) as u64
+    let block = lengths.sum::<u64>() * element.bytes() as u64;
+    block.saturating_mul(blocks as u64)
 }

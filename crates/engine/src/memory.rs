@@ -1,9 +1,9 @@
 //! How much memory an engine takes, told from a file's header.
 
-use crate::MAX_BATCH;
 use crate::buffers::Buffers;
 use crate::kv::{CHECKPOINTS, slab_bytes};
 use crate::spec::{Head, ModelSpec, names};
+use crate::{EngineError, MAX_BATCH};
 use dunlin_compute::{KvElement, packed_bytes};
 use dunlin_format::TensorInfo;
 
@@ -54,6 +54,25 @@ impl MemoryPlan {
 #[must_use]
 pub fn weight_bytes(spec: &ModelSpec, tensors: &[TensorInfo]) -> u64 {
     tensors.iter().map(|tensor| resident(spec, tensor)).sum()
+}
+
+/// Asks the system once for all that keys, values and buffers take, so that a context beyond its memory is an error: a size
+/// comes from the file, and an allocation that fails ends the program.
+///
+/// # Errors
+/// [`EngineError::NoMemory`].
+pub(crate) fn check_available(
+    spec: &ModelSpec,
+    kv_element: KvElement,
+    tokens: usize,
+    largest_step: usize,
+) -> Result<(), EngineError> {
+    let bytes = slab_bytes(spec, kv_element, tokens) + Buffers::bytes(spec, largest_step);
+    let all = usize::try_from(bytes).unwrap_or(usize::MAX);
+    match Vec::<u8>::new().try_reserve_exact(all) {
+        Ok(()) => Ok(()),
+        Err(_) => Err(EngineError::NoMemory { tokens, bytes }),
+    }
 }
 
 /// Bytes that a tensor of the file takes once it is bound.
