@@ -14,6 +14,9 @@ pub struct SequenceId(u32);
 /// Checkpoints that a sequence keeps, the latest ones.
 pub(crate) const CHECKPOINTS: usize = 3;
 
+/// Short texts that a model that sees both sides computes at once.
+const SHORT_TEXTS: usize = 32;
+
 /// The blocks of all sequences. A block number stands for the same block in every slab.
 pub(crate) struct KvCache {
     pub slabs: Vec<KvSlab>,
@@ -47,7 +50,7 @@ pub(crate) struct Sequence {
 impl KvCache {
     /// Room for `tokens` positions in all, rounded up to whole blocks.
     pub(crate) fn new(spec: &ModelSpec, element: KvElement, tokens: usize) -> Self {
-        let blocks = tokens.div_ceil(POSITIONS_PER_BLOCK);
+        let blocks = block_count(spec, tokens);
         let (layouts, slab_of_layer) = slabs(spec);
         let mut state_len = 0;
         let state_of_layer = spec.layers.iter().map(|layer| {
@@ -106,6 +109,11 @@ impl KvCache {
             .get_mut(id.0 as usize)
             .and_then(Option::as_mut)
             .ok_or(EngineError::UnknownSequence)
+    }
+
+    /// Blocks that no sequence has.
+    pub(crate) fn free_blocks(&self) -> usize {
+        self.free.len()
     }
 
     /// Checks that all sequences can take their new tokens together.
@@ -195,6 +203,17 @@ impl KvCache {
     }
 }
 
+/// Blocks for `tokens` positions. A model that embeds is given many short texts at once, each of which takes a whole block
+/// for its last tokens.
+fn block_count(spec: &ModelSpec, tokens: usize) -> usize {
+    let blocks = tokens.div_ceil(POSITIONS_PER_BLOCK);
+    if spec.causal {
+        blocks
+    } else {
+        blocks + SHORT_TEXTS
+    }
+}
+
 /// The distinct slabs of a model, and the slab of each layer.
 ///
 /// Layers that keep no keys share the slab of those they read. A model that sees whole sequences keeps nothing from step to
@@ -228,7 +247,7 @@ fn slabs(spec: &ModelSpec) -> (Vec<KvLayout>, Vec<usize>) {
 
 /// Bytes of the slabs of a model whose cache has room for so many tokens.
 pub(crate) fn slab_bytes(spec: &ModelSpec, element: KvElement, tokens: usize) -> u64 {
-    let blocks = tokens.div_ceil(POSITIONS_PER_BLOCK);
+    let blocks = block_count(spec, tokens);
     let (layouts, _) = slabs(spec);
     let lengths = layouts.iter().map(|layout| layout.block_len() as u64);
     let block = lengths.sum::<u64>() * element.bytes() as u64;

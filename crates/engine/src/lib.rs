@@ -13,6 +13,7 @@ pub mod spec;
 pub mod stop;
 
 pub use dunlin_compute::KvElement;
+pub use embed::Input;
 pub use engine::{Chunk, Engine, EngineConfig, Logits, MAX_BATCH, Scores};
 pub use error::EngineError;
 pub use kv::SequenceId;

@@ -5,7 +5,7 @@ mod common;
 
 use common::{Golden, shared};
 use dunlin_compute::{KvElement, Tier};
-use dunlin_engine::{Engine, EngineConfig, EngineError, Pooling};
+use dunlin_engine::{Engine, EngineConfig, EngineError, Input, Pooling};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -39,20 +39,30 @@ fn an_encoder_takes_memory_for_its_texts_and_not_for_the_context_that_its_file_n
     let small = engine.buffer_bytes();
 
     let text: Vec<u32> = (0..700).map(|index| index % 400).collect();
-    let long = engine.embed(&text, &[], Pooling::Mean).unwrap();
-    let short = engine.embed(&text[..5], &[], Pooling::Mean).unwrap();
+    let long = engine.embed(&[Input::new(&text)], Pooling::Mean).unwrap();
+    let short = engine
+        .embed(&[Input::new(&text[..5])], Pooling::Mean)
+        .unwrap();
     assert!(engine.buffer_bytes() > small);
 
     let mut exact = load(&shared, "gemma_embedding", text.len()).unwrap();
-    assert_eq!(exact.embed(&text, &[], Pooling::Mean).unwrap(), long);
-    assert_eq!(exact.embed(&text[..5], &[], Pooling::Mean).unwrap(), short);
+    assert_eq!(
+        exact.embed(&[Input::new(&text)], Pooling::Mean).unwrap(),
+        long
+    );
+    assert_eq!(
+        exact
+            .embed(&[Input::new(&text[..5])], Pooling::Mean)
+            .unwrap(),
+        short
+    );
 }
 
 #[test]
 fn a_text_longer_than_an_encoders_context_is_an_error_with_both_lengths() {
     let Some(shared) = shared() else { return };
     let mut engine = load(&shared, "gemma_embedding", 300).unwrap();
-    let refused = engine.embed(&[1; 301], &[], Pooling::Mean);
+    let refused = engine.embed(&[Input::new(&[1; 301])], Pooling::Mean);
     let Err(EngineError::CacheFull { needed, available }) = refused else {
         panic!("{refused:?}");
     };
