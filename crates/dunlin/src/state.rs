@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dunlin_engine::{Chunk, Engine, EngineError, Logits, Pooling, SequenceId};
+use dunlin_engine::{Chunk, Engine, EngineError, Input, Logits, Pooling, SequenceId};
 use dunlin_format::Gguf;
 use dunlin_text::TokenId;
 
@@ -50,9 +50,9 @@ impl State {
         pooling: Pooling,
     ) -> Result<Vec<f32>, EngineError> {
         self.clear();
-        let vector = self.engine.embed(tokens, &[], pooling);
+        let vectors = self.engine.embed(&[Input::new(tokens)], pooling);
         self.gguf.release_pages();
-        vector
+        Ok(vectors?.remove(0))
     }
 
     /// The scores of a whole sequence. The prompt state is forgotten.
@@ -62,9 +62,13 @@ impl State {
         token_types: &[u32],
     ) -> Result<Vec<f32>, EngineError> {
         self.clear();
-        let scores = self.engine.rank(tokens, token_types);
+        let input = Input {
+            tokens,
+            token_types,
+        };
+        let scores = self.engine.rank(&[input]);
         self.gguf.release_pages();
-        scores
+        Ok(scores?.remove(0))
     }
 
     /// Keeps of the tokens those with which `prompt` begins, too, and leaves at least its last one to be computed,
