@@ -505,6 +505,31 @@ fn a_tensor_that_nothing_would_read_is_named() {
 }
 
 #[test]
+fn tensors_that_files_carry_beside_the_model_are_let_pass() {
+    // Keys and values of layers that read those of others, as Gemma 4 was saved.
+    let mut gemma4 = with("gemma4", "attention.sliding_window", 16u32);
+    gemma4.insert("gemma4.attention.shared_kv_layers", 6u32);
+    let spec = read(gemma4.clone()).unwrap();
+    assert_eq!(attention(&spec, 5).shares_kv_of, None);
+    assert_eq!(attention(&spec, 10).shares_kv_of, Some(4));
+    assert_eq!(attention(&spec, 11).shares_kv_of, Some(5));
+    let mut tensors = spec.expected_tensors();
+    let unused = tensor("blk.11.attn_k.weight", &[64, 32]);
+    assert!(!tensors.contains(&unused));
+    tensors.push(unused);
+    tensors.push(tensor("blk.11.attn_v.weight", &[64, 32]));
+    spec.check_tensors(&file(gemma4, &tensors)).unwrap();
+
+    // Blocks that predict further tokens.
+    let qwen3 = with("qwen3", "nextn_predict_layers", 1u32);
+    let spec = read(qwen3.clone()).unwrap();
+    assert_eq!(spec.layer_count(), 11);
+    let mut tensors = spec.expected_tensors();
+    tensors.push(tensor("blk.11.nextn.eh_proj.weight", &[128, 64]));
+    spec.check_tensors(&file(qwen3, &tensors)).unwrap();
+}
+
+#[test]
 fn rope_frequencies_fall_geometrically_and_are_divided_by_the_factors() {
     let spec = read(with("llama", "rope.scaling.factor", 2.0f32)).unwrap();
     let mut rope = attention(&spec, 0).rope.clone();

@@ -292,17 +292,33 @@ impl ModelSpec {
         !self.is_beside_the_model(name)
     }
 
-    /// Whether a tensor serves something else than the language model, or lies behind its last layer: the blocks that
-    /// predict further tokens stand there.
+    /// Whether a tensor serves something else than the language model, lies behind its last layer (the blocks that predict
+    /// further tokens stand there), or holds keys and values of a layer that reads those of another: Gemma 4 was saved with
+    /// them.
     fn is_beside_the_model(&self, name: &str) -> bool {
-        let block = name
+        if OTHER_TOWERS.iter().any(|prefix| name.starts_with(prefix)) {
+            return true;
+        }
+        let Some((block, suffix)) = name
             .strip_prefix("blk.")
-            .and_then(|rest| rest.split('.').next());
-        let behind = block
-            .and_then(|index| index.parse::<usize>().ok())
-            .is_some_and(|index| index >= self.layers.len());
-        (behind && self.prediction_blocks > 0)
-            || OTHER_TOWERS.iter().any(|prefix| name.starts_with(prefix))
+            .and_then(|rest| rest.split_once('.'))
+        else {
+            return false;
+        };
+        let layer = block
+            .parse::<usize>()
+            .ok()
+            .map(|index| self.layers.get(index));
+        match layer {
+            Some(Some(layer)) => {
+                let attention = layer.attention();
+                let shares = attention.is_some_and(|layer| layer.shares_kv_of.is_some());
+                let own = [names::ATTN_K, names::ATTN_V, names::ATTN_K_NORM];
+                shares && own.contains(&suffix)
+            }
+            Some(None) => self.prediction_blocks > 0,
+            None => false,
+        }
     }
 }
 
