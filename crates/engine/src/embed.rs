@@ -165,7 +165,9 @@ impl Engine {
         }
         let kv_element = self.config.kv_element;
         memory::check_available(&self.spec, kv_element, tokens, tokens)?;
-        self.cache.grow(&self.spec, kv_element, tokens);
+        if tokens > self.cache.capacity() {
+            self.cache.grow(&self.spec, kv_element, tokens);
+        }
         self.buffers = Buffers::new(&self.spec, tokens);
         Ok(())
     }

@@ -7,7 +7,7 @@ use crate::kv::{KvCache, SequenceId};
 use crate::memory;
 use crate::spec::{ModelSpec, RopeFactors};
 use crate::weights::{self, LoadProgress, Weights};
-use dunlin_compute::{KvElement, Pool, Tier};
+use dunlin_compute::{KvElement, POSITIONS_PER_BLOCK, Pool, Tier};
 use dunlin_format::Gguf;
 use std::sync::Arc;
 
@@ -97,10 +97,11 @@ impl Engine {
         let pool = Pool::new(config.threads).map_err(EngineError::Threads)?;
         let (ropes, _) = buffers::ropes(&spec);
         let weights = weights::load(&gguf, &spec, &ropes, &pool, progress)?;
-        // A model that reads whole texts keeps nothing between them: its memory grows with the longest one.
+        // A model that reads whole texts keeps nothing between them: there is room for a step of the shortest ones, and
+        // more with the first text that needs it.
         let room = match spec.causal {
             true => config.context_length,
-            false => MAX_BATCH.min(config.context_length),
+            false => config.context_length.min(MAX_BATCH * POSITIONS_PER_BLOCK),
         };
         let step = MAX_BATCH.min(room);
         memory::check_available(&spec, config.kv_element, room, step)?;

@@ -81,6 +81,11 @@ impl KvCache {
         self.capacity = bigger.capacity;
     }
 
+    /// Positions that one sequence can have.
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     pub(crate) fn create(&mut self) -> SequenceId {
         let slot = self
             .sequences
