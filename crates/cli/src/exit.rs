@@ -182,8 +182,9 @@ fn of_engine(error: &EngineError) -> Option<u8> {
         | EngineError::InvalidTensorValue { .. }
         | EngineError::InvalidLogit { .. }
         | EngineError::NoClassifier
-        | EngineError::RankIsNoEmbedding
         | EngineError::Pack { .. } => Some(MODEL_FILE),
+        // Another --pooling can be asked for.
+        EngineError::RankIsNoEmbedding => Some(USAGE),
         EngineError::Cancelled => Some(interrupt::EXIT_CODE),
         _ => None,
     }

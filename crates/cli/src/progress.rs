@@ -16,6 +16,7 @@ const BYTES: &str =
     "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
 const UNKNOWN_SIZE: &str = "{msg} {spinner} {decimal_bytes} {decimal_bytes_per_sec}";
 const PERCENT: &str = "{msg} {wide_bar} {percent}%";
+const TEXTS: &str = "{msg} {wide_bar} {pos}/{len} {eta}";
 
 /// Shows how a model is fetched, checked and loaded, and stops it at Ctrl-C.
 pub(crate) struct ProgressView {
@@ -32,8 +33,10 @@ enum Phase {
     Check,
     Unpack,
     Import,
+    Convert,
     Load,
     Measure,
+    Compute,
 }
 
 impl Phase {
@@ -43,8 +46,10 @@ impl Phase {
             Phase::Check => "Checking",
             Phase::Unpack => "Unpacking",
             Phase::Import => "Importing",
+            Phase::Convert => "Converting",
             Phase::Load => "Loading",
             Phase::Measure => "Measuring",
+            Phase::Compute => "Computing",
         }
     }
 }
@@ -90,6 +95,12 @@ impl ProgressView {
         self.answer()
     }
 
+    /// As [`ProgressView::import`], for a file that the user asked for.
+    pub(crate) fn convert(&mut self, done: u64, total: u64) -> ControlFlow<()> {
+        self.count(Phase::Convert, done, Some(total));
+        self.answer()
+    }
+
     /// How much of the weights is loaded.
     pub(crate) fn load(&mut self, done: u64, total: u64) -> ControlFlow<()> {
         self.share(Phase::Load, done, total)
@@ -98,6 +109,11 @@ impl ProgressView {
     /// How much of a measurement is done.
     pub(crate) fn measure(&mut self, done: u64, total: u64) -> ControlFlow<()> {
         self.share(Phase::Measure, done, total)
+    }
+
+    /// How many texts of how many are computed.
+    pub(crate) fn compute(&mut self, done: usize, total: usize) -> ControlFlow<()> {
+        self.share(Phase::Compute, done as u64, total as u64)
     }
 
     /// Work on this machine, which needs no line where nobody watches.
@@ -173,6 +189,7 @@ impl Drop for ProgressView {
 fn bar(phase: Phase, done: u64, total: Option<u64>) -> ProgressBar {
     let template = match (phase, total) {
         (Phase::Load | Phase::Measure, _) => PERCENT,
+        (Phase::Compute, _) => TEXTS,
         (_, Some(_)) => BYTES,
         (_, None) => UNKNOWN_SIZE,
     };

@@ -60,6 +60,37 @@ fn embed_gives_one_vector_a_text_and_a_list() {
 }
 
 #[test]
+fn vectors_are_written_with_the_digits_of_f32() {
+    let dunlin = Dunlin::new();
+    let out = dunlin
+        .run(&["embed", &embedder(&dunlin), "cat"])
+        .ok()
+        .stdout;
+    let numbers = out.trim_end().trim_start_matches("{\"embeddings\":[[");
+    for text in numbers.trim_end_matches("]]}").split(',') {
+        let number: f32 = text.parse().unwrap();
+        let shortest = serde_json::to_string(&number).unwrap();
+        assert_eq!(text, shortest);
+    }
+}
+
+#[test]
+fn a_line_that_is_no_text_is_named() {
+    use std::io::Write as _;
+    let dunlin = Dunlin::new();
+    let mut command = dunlin.command(&["embed", &embedder(&dunlin)]);
+    let pipes = command.stdin(std::process::Stdio::piped());
+    let mut child = pipes.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"cat\n\xff\xfe\ndog\n").unwrap();
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr.contains("line 2 of stdin"), "{stderr}");
+}
+
+#[test]
 fn embed_refuses_what_it_cannot_do_and_says_what_would_help() {
     let dunlin = Dunlin::new();
     let model = embedder(&dunlin);
@@ -71,6 +102,7 @@ fn embed_refuses_what_it_cannot_do_and_says_what_would_help() {
         "{}",
         ran.stderr
     );
+    assert!(ran.stderr.contains("--truncate"), "{}", ran.stderr);
     dunlin.run(&["embed", &model, &long, "--truncate"]).ok();
     let ran = dunlin.run(&["embed", &fixture("tiny.gguf"), "x"]).code(2);
     assert!(ran.stderr.contains("name a pooling"), "{}", ran.stderr);
@@ -79,7 +111,7 @@ fn embed_refuses_what_it_cannot_do_and_says_what_would_help() {
     dunlin.run(&["embed", &model, "--ids", "2,,3"]).code(1);
     dunlin.run(&["embed", &model, "--ids", ""]).code(2);
     dunlin.run(&["embed", &model]).code(2);
-    dunlin.run(&["embed", &reranker(&dunlin), "x"]).code(5);
+    dunlin.run(&["embed", &reranker(&dunlin), "x"]).code(2);
 }
 
 #[test]
@@ -126,6 +158,7 @@ fn rerank_refuses_what_does_not_fit_together() {
             "--token-types",
             "0",
         ],
+        &["rerank", &model, "--ids", "1,2", "--token-types", "0"],
     ] {
         dunlin.run(args).code(2);
     }
@@ -230,10 +263,22 @@ fn a_folder_is_shown_before_and_after_its_import_and_its_import_removed() {
     }
     let size = |dunlin: &Dunlin| dunlin.json(&["cache", "size", "--json"])["bytes"].clone();
     assert!(size(&dunlin).as_u64().unwrap() > 10_000);
+    let listed = dunlin.json(&["list", "--json"]);
+    let real = std::fs::canonicalize(&model).unwrap();
+    assert_eq!(listed[0]["model"], real.to_str().unwrap());
+    assert_eq!(listed[0]["import_size"], size(&dunlin));
+    let table = dunlin.run(&["list"]).ok().stdout;
+    assert!(table.contains("import of your folder"), "{table}");
     dunlin.run(&["rm", &model]).ok();
     assert_eq!(size(&dunlin), 0);
     assert!(Path::new(&model).join("model.safetensors").exists());
     dunlin.run(&["rm", &model]).code(3);
+
+    dunlin.run(&["embed", &model, "cat"]).ok();
+    std::fs::remove_dir_all(&model).unwrap();
+    let ran = dunlin.run(&["rm", &model]).ok();
+    assert!(!ran.stderr.contains("kept"), "{}", ran.stderr);
+    assert_eq!(size(&dunlin), 0, "of a folder that is gone, too");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Texts as vectors.
 
+use std::ops::ControlFlow;
+
 use dunlin_engine::{EngineError, Pooling};
 use dunlin_hub::ModelRef;
 use dunlin_text::TokenId;
@@ -122,13 +124,27 @@ impl Embedder {
     ///
     /// # Errors
     /// [`Error::TextTooLong`] with the numbers, unless the options say to cut; [`Error::Text`] for a text that the
-    /// vocabulary cannot express.
+    /// vocabulary cannot express. Either is found before the first text is computed.
     pub fn embed(&self, texts: &[impl AsRef<str>]) -> Result<Vec<Vec<f32>>, Error> {
-        texts
+        self.embed_with(texts, &mut |_, _| ControlFlow::Continue(()))
+    }
+
+    /// As [`Embedder::embed`]; after each text `progress` is told how many of how many are done, and ends the work with
+    /// [`Error::Cancelled`] by [`ControlFlow::Break`].
+    ///
+    /// # Errors
+    /// As [`Embedder::embed`].
+    pub fn embed_with(
+        &self,
+        texts: &[impl AsRef<str>],
+        progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+    ) -> Result<Vec<Vec<f32>>, Error> {
+        let inputs: Vec<Vec<TokenId>> = texts
             .iter()
             .enumerate()
-            .map(|(index, text)| self.compute(&self.encode(index, text.as_ref())?))
-            .collect()
+            .map(|(index, text)| self.encode(index, text.as_ref()))
+            .collect::<Result<_, _>>()?;
+        each(&inputs, progress, |ids| self.compute(ids))
     }
 
     /// The vector of these token ids, exactly as they are: the special tokens must be among them, and nothing is cut.
@@ -197,6 +213,25 @@ impl Embedder {
         }
         Ok(vector)
     }
+}
+
+/// One answer an input; after each one `progress` hears of it and can stop.
+///
+/// # Errors
+/// What `compute` gives; [`Error::Cancelled`].
+pub(crate) fn each<I, O>(
+    inputs: &[I],
+    progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+    compute: impl Fn(&I) -> Result<O, Error>,
+) -> Result<Vec<O>, Error> {
+    let mut outputs = Vec::with_capacity(inputs.len());
+    for input in inputs {
+        outputs.push(compute(input)?);
+        if progress(outputs.len(), inputs.len()).is_break() {
+            return Err(Error::Cancelled);
+        }
+    }
+    Ok(outputs)
 }
 
 /// # Errors

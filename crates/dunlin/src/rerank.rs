@@ -1,11 +1,13 @@
 //! How well texts answer a query.
 
+use std::ops::ControlFlow;
+
 use dunlin_engine::EngineError;
 use dunlin_hub::ModelRef;
 use dunlin_text::{ChatTemplate, TemplateInput, TokenId};
 use serde_json::{Map, json};
 
-use crate::embed::{check_length, require_numbers};
+use crate::embed::{check_length, each, require_numbers};
 use crate::prompt::{SpecialTexts, encode_conversation};
 use crate::{Error, Lm, LoadOptions};
 
@@ -101,16 +103,29 @@ impl Reranker {
     ///
     /// # Errors
     /// [`Error::TextTooLong`] for a query and document that do not fit together, unless the options say to cut;
-    /// [`Error::Text`] for a text that the vocabulary cannot express, or a tokenizer that has no form for two texts.
+    /// [`Error::Text`] for a text that the vocabulary cannot express, or a tokenizer that has no form for two texts. Either
+    /// is found before the first document is computed.
     pub fn rerank(&self, query: &str, documents: &[impl AsRef<str>]) -> Result<Vec<f32>, Error> {
-        documents
+        self.rerank_with(query, documents, &mut |_, _| ControlFlow::Continue(()))
+    }
+
+    /// As [`Reranker::rerank`]; after each document `progress` is told how many of how many are done, and ends the work
+    /// with [`Error::Cancelled`] by [`ControlFlow::Break`].
+    ///
+    /// # Errors
+    /// As [`Reranker::rerank`].
+    pub fn rerank_with(
+        &self,
+        query: &str,
+        documents: &[impl AsRef<str>],
+        progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+    ) -> Result<Vec<f32>, Error> {
+        let inputs: Vec<(Vec<TokenId>, Vec<u32>)> = documents
             .iter()
             .enumerate()
-            .map(|(index, document)| {
-                let (ids, types) = self.encode(index, query, document.as_ref())?;
-                self.rank_ids(&ids, &types)
-            })
-            .collect()
+            .map(|(index, document)| self.encode(index, query, document.as_ref()))
+            .collect::<Result<_, _>>()?;
+        each(&inputs, progress, |(ids, types)| self.rank_ids(ids, types))
     }
 
     /// The score of these token ids, exactly as they are: query, document and special tokens in one. `token_types` has one

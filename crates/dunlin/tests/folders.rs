@@ -233,6 +233,32 @@ fn a_text_that_is_too_long_is_refused_with_numbers_or_cut_by_wish() {
 }
 
 #[test]
+fn progress_is_told_text_by_text_and_can_end_the_work() {
+    let setting = Setting::of(bert::write_embedder);
+    let embedder = setting.embedder(EmbedOptions::default());
+    let mut told = Vec::new();
+    let mut all = |done, total| {
+        told.push((done, total));
+        ControlFlow::Continue(())
+    };
+    embedder.embed_with(&["cat", "dog"], &mut all).unwrap();
+    let long = "cat ".repeat(POSITIONS);
+    let refused = embedder.embed_with(&["cat", &long], &mut all);
+    assert!(matches!(refused, Err(Error::TextTooLong { index: 1, .. })));
+    assert_eq!(told, [(1, 2), (2, 2)], "lengths are checked first");
+    let ended = embedder.embed_with(&["cat", "dog"], &mut |_, _| ControlFlow::Break(()));
+    assert!(matches!(ended, Err(Error::Cancelled)));
+
+    let setting = Setting::of(bert::write_reranker);
+    let reranker = setting.reranker(RerankOptions::default());
+    let ended = reranker.rerank_with("cat", &["dog", "cat"], &mut |done, total| {
+        assert_eq!((done, total), (1, 2));
+        ControlFlow::Break(())
+    });
+    assert!(matches!(ended, Err(Error::Cancelled)));
+}
+
+#[test]
 fn the_pooling_can_be_chosen() {
     let setting = Setting::of(bert::write_embedder);
     let by = |pooling| {

@@ -257,8 +257,11 @@ pub enum FormatError {
     )]
     SplitInMemory { count: u32 },
 
-    /// A type that has no scalar decoder yet.
-    #[error("weights of type {dtype} cannot be decoded yet; choose a file of another quantization")]
+    /// A type that is not read as weights: whole numbers, F64, blocks that only stand for activations; for the decoding into
+    /// codes also types of another kind.
+    #[error(
+        "tensors of type {dtype} cannot be read as weights; choose a file of another quantization"
+    )]
     UnsupportedDType { dtype: DType },
     /// Bytes that are not the blocks of the weights asked for.
     #[error("{values} weights of type {dtype} do not lie in {bytes} bytes")]

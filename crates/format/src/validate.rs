@@ -139,7 +139,7 @@ fn warnings(gguf: &Gguf, dtypes: &[DTypeUse]) -> Vec<String> {
     for entry in dtypes.iter().filter(|entry| !can_decode(entry.dtype)) {
         let DTypeUse { dtype, tensors, .. } = entry;
         warnings.push(format!(
-            "{tensors} tensors are of type {dtype}, which cannot be decoded yet"
+            "{tensors} tensors are of type {dtype}, which is no type of weights"
         ));
     }
     for key in gguf.stray_keys() {

@@ -147,8 +147,11 @@ impl Cache {
     pub fn remove(&self, model: &ModelRef) -> Result<Removed, HubError> {
         if let ModelRef::Path(folder) = model {
             let freed = self.remove_import(folder)?;
-            let kept = vec![folder.clone()];
-            return Ok(Removed { freed, kept });
+            let kept = folder.exists().then(|| folder.clone());
+            return Ok(Removed {
+                freed,
+                kept: kept.into_iter().collect(),
+            });
         }
         let folder = self.folder_of(model);
         let partial = self.config.partial_dir().join(folder_name(model));

@@ -1,10 +1,11 @@
 //! `dunlin convert`: a Hugging Face model folder to a GGUF file.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use dunlin::{ConvertOptions, OutputType};
+use dunlin::{ConvertOptions, LoadEvent, LoadOptions, OutputType};
 use serde_json::json;
 
 use crate::args::Global;
@@ -57,7 +58,13 @@ pub(crate) fn execute(args: &ConvertArgs, global: Global, terminal: &Terminal) -
         name: args.name.clone(),
     };
     let mut view = ProgressView::new(terminal);
-    let mut options = super::options(global, &mut view);
+    let mut options = LoadOptions::new()
+        .with_offline(global.offline)
+        .with_progress(|event| match event {
+            LoadEvent::Hub(progress) => view.fetch(progress),
+            LoadEvent::Importing { done, total } => view.convert(done, total),
+            _ => ControlFlow::Continue(()),
+        });
     let report = dunlin::convert(&model, &settings, &args.out, &mut options)
         .with_context(|| format!("{model} cannot be converted"))?;
     drop(options);

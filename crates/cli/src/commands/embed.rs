@@ -1,16 +1,14 @@
 //! `dunlin embed`: texts to vectors.
 
-use std::io;
-
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use dunlin::{EmbedOptions, Embedder, Pooling};
-use serde_json::json;
+use serde::Serialize;
 
 use crate::args::{Global, Kv, LoadArgs};
-use crate::exit::Usage;
+use crate::output;
+use crate::progress::ProgressView;
 use crate::terminal::Terminal;
-use crate::{lists, output};
 
 /// Numbers of a vector that are shown in a terminal.
 const SHOWN: usize = 6;
@@ -72,17 +70,11 @@ pub(crate) fn execute(args: &EmbedArgs, global: Global, terminal: &Terminal) -> 
     let ids = args
         .ids
         .iter()
-        .map(|list| ids_of(list))
+        .map(|list| super::token_ids(list))
         .collect::<Result<Vec<_>>>()?;
     let mut texts = args.texts.clone();
     if texts.is_empty() && ids.is_empty() {
-        texts = io::stdin()
-            .lines()
-            .collect::<Result<_, _>>()
-            .context("stdin cannot be read as lines of UTF-8 text")?;
-    }
-    if texts.is_empty() && ids.is_empty() {
-        return Err(Usage("there is no text: stdin is empty".to_owned()).into());
+        texts = super::stdin_lines("text")?;
     }
     let mut options = EmbedOptions::new()
         .with_truncate(args.truncate)
@@ -95,38 +87,31 @@ pub(crate) fn execute(args: &EmbedArgs, global: Global, terminal: &Terminal) -> 
     let lm = super::load(&args.model, &args.load, args.kv, global, terminal)?;
     let embedder = Embedder::new(lm, options)
         .with_context(|| format!("{} cannot be used for embeddings", args.model))?;
-    let mut vectors = embedder.embed(&texts)?;
+    let mut view = ProgressView::new(terminal);
+    let mut vectors = embedder
+        .embed_with(&texts, &mut |done, total| view.compute(done, total))
+        .map_err(super::naming_truncate)?;
+    drop(view);
     for ids in &ids {
         vectors.push(embedder.embed_ids(ids)?);
     }
     if args.json || !terminal.stdout {
-        return output::json(&json!({"embeddings": vectors}));
+        return output::json(&Embeddings {
+            embeddings: vectors,
+        });
     }
     let names = texts.iter().chain(&args.ids);
     let rows: Vec<[String; 2]> = names
         .zip(&vectors)
-        .map(|(name, vector)| [shortened(name), beginning(vector)])
+        .map(|(name, vector)| [super::shortened(name), beginning(vector)])
         .collect();
     output::table(&rows)
 }
 
-/// A list of ids that is not empty.
-pub(super) fn ids_of(list: &str) -> Result<Vec<u32>> {
-    let ids = lists::parse_or_read(list)?;
-    if ids.is_empty() {
-        return Err(Usage("--ids holds no token id".to_owned()).into());
-    }
-    Ok(ids)
-}
-
-/// The beginning of a text, in one line, for tables.
-pub(super) fn shortened(text: &str) -> String {
-    const WIDTH: usize = 50;
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(WIDTH) {
-        Some((end, _)) => format!("{}...", &line[..end]),
-        None => line,
-    }
+/// Written as it is: the F32 numbers get no digits that they do not have.
+#[derive(Serialize)]
+struct Embeddings {
+    embeddings: Vec<Vec<f32>>,
 }
 
 fn beginning(vector: &[f32]) -> String {

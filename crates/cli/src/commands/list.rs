@@ -14,8 +14,10 @@ Examples:
   dunlin list
   dunlin list --json
 
-With --json: a list of {\"model\",\"path\",\"size\",\"sha256\",\"source\",\"fetched_at\",\"license\",\"shared\",\"problem\"}; sizes in
-bytes, fetched_at in seconds since 1970.";
+Folders of yours that were imported are listed under their path, with the size of the import.
+
+With --json: a list of {\"model\",\"path\",\"size\",\"import_size\",\"sha256\",\"source\",\"fetched_at\",\"license\",\"shared\",\"problem\"};
+sizes in bytes (size with the import), fetched_at in seconds since 1970.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -32,7 +34,7 @@ pub(crate) fn execute(args: &ListArgs, global: Global, terminal: &Terminal) -> R
         return output::json(&models);
     }
     if models.is_empty() {
-        terminal.note("no models yet; `dunlin catalog` shows names, `dunlin pull MODEL` gets one");
+        terminal.note("no models here; `dunlin catalog` shows names, `dunlin pull MODEL` gets one");
         return Ok(());
     }
     let header = ["MODEL", "SIZE", "FETCHED", "SOURCE"].map(str::to_owned);
@@ -64,6 +66,7 @@ fn as_json(model: &CachedModel) -> Value {
         "model": model.id,
         "path": model.path,
         "size": model.size,
+        "import_size": model.import_size,
         "sha256": model.sha256,
         "source": model.source,
         "fetched_at": model.fetched_at,

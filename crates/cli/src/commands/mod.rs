@@ -21,11 +21,13 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use dunlin::{
-    DeviceConfiguration, Hub, HubConfig, HubError, KvElement, Lm, LoadEvent, LoadOptions, ModelRef,
-    TokenizerFile,
+    DeviceConfiguration, Error, Hub, HubConfig, HubError, KvElement, Lm, LoadEvent, LoadOptions,
+    ModelRef, TokenizerFile,
 };
 
 use crate::args::{Cli, Command, Global, Kv, LoadArgs};
+use crate::exit::Usage;
+use crate::lists;
 use crate::progress::ProgressView;
 use crate::terminal::Terminal;
 
@@ -108,6 +110,57 @@ fn options<'a>(global: Global, view: &'a mut ProgressView) -> LoadOptions<'a> {
             LoadEvent::Loading { done, total } => view.load(done, total),
             _ => std::ops::ControlFlow::Continue(()),
         })
+}
+
+/// Every line of stdin as a text.
+///
+/// # Errors
+/// The first line that is no UTF-8; an empty stdin, which has no `what`.
+fn stdin_lines(what: &str) -> Result<Vec<String>> {
+    let lines = std::io::stdin().lines().enumerate();
+    let texts: Vec<String> = lines
+        .map(|(index, line)| {
+            line.with_context(|| {
+                format!("line {} of stdin cannot be read as UTF-8 text", index + 1)
+            })
+        })
+        .collect::<Result<_>>()?;
+    if texts.is_empty() {
+        return Err(Usage(format!("there is no {what}: stdin is empty")).into());
+    }
+    Ok(texts)
+}
+
+/// A list of ids that is not empty.
+fn token_ids(list: &str) -> Result<Vec<u32>> {
+    let ids = lists::parse_or_read(list)?;
+    if ids.is_empty() {
+        return Err(Usage("--ids holds no token id".to_owned()).into());
+    }
+    Ok(ids)
+}
+
+/// An error of a text, with the flag that helps.
+fn naming_truncate(error: Error) -> anyhow::Error {
+    let is_too_long = matches!(error, Error::TextTooLong { .. });
+    let error = anyhow::Error::from(error);
+    match is_too_long {
+        true => {
+            let text = format!("{error}; --truncate cuts it");
+            error.context(text)
+        }
+        false => error,
+    }
+}
+
+/// The beginning of a text, in one line, for tables.
+fn shortened(text: &str) -> String {
+    const WIDTH: usize = 50;
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(WIDTH) {
+        Some((end, _)) => format!("{}...", &line[..end]),
+        None => line,
+    }
 }
 
 /// All of stdin as text.

@@ -3,11 +3,11 @@
 use anyhow::{Context, Result};
 use clap::Args;
 use dunlin::{RerankOptions, Reranker};
-use serde_json::json;
+use serde::Serialize;
 
-use super::embed::{ids_of, shortened};
 use crate::args::{Global, Kv, LoadArgs};
 use crate::exit::Usage;
+use crate::progress::ProgressView;
 use crate::terminal::Terminal;
 use crate::{lists, output};
 
@@ -64,7 +64,7 @@ pub(crate) fn execute(args: &RerankArgs, global: Global, terminal: &Terminal) ->
     let ids = args
         .ids
         .iter()
-        .map(|list| ids_of(list))
+        .map(|list| super::token_ids(list))
         .collect::<Result<Vec<_>>>()?;
     let types = match &args.token_types {
         Some(_) if ids.len() != 1 => {
@@ -72,22 +72,35 @@ pub(crate) fn execute(args: &RerankArgs, global: Global, terminal: &Terminal) ->
                 "--token-types belongs to one --ids; of several the model's own types are taken";
             return Err(Usage(text.to_owned()).into());
         }
-        Some(list) => lists::parse(list)?,
+        Some(list) => {
+            let types = lists::parse(list)?;
+            if types.len() != ids[0].len() {
+                let (types, ids) = (types.len(), ids[0].len());
+                let text = format!(
+                    "--token-types has {types} numbers for {ids} ids: one for each is needed"
+                );
+                return Err(Usage(text).into());
+            }
+            types
+        }
         None => Vec::new(),
     };
     let mut documents = args.documents.clone();
     if documents.is_empty() && ids.is_empty() {
-        documents = super::read_stdin()?.lines().map(str::to_owned).collect();
-        if documents.is_empty() {
-            return Err(Usage("there is no document: stdin is empty".to_owned()).into());
-        }
+        documents = super::stdin_lines("document")?;
     }
     let lm = super::load(&args.model, &args.load, args.kv, global, terminal)?;
     let reranker = Reranker::new(lm, RerankOptions::default().with_truncate(args.truncate))
         .with_context(|| format!("{} cannot be used for reranking", args.model))?;
     let (names, scores) = match (ids.as_slice(), &args.query) {
         ([], query) => {
-            let scores = reranker.rerank(query.as_deref().unwrap_or_default(), &documents)?;
+            let query = query.as_deref().unwrap_or_default();
+            let mut view = ProgressView::new(terminal);
+            let scores = reranker
+                .rerank_with(query, &documents, &mut |done, total| {
+                    view.compute(done, total)
+                })
+                .map_err(super::naming_truncate)?;
             (documents, scores)
         }
         ([whole], _) => (args.ids.clone(), vec![reranker.rank_ids(whole, &types)?]),
@@ -100,13 +113,19 @@ pub(crate) fn execute(args: &RerankArgs, global: Global, terminal: &Terminal) ->
         }
     };
     if args.json || !terminal.stdout {
-        return output::json(&json!({"scores": scores}));
+        return output::json(&Scores { scores });
     }
     let mut best_first: Vec<(f32, &String)> = scores.into_iter().zip(&names).collect();
     best_first.sort_by(|a, b| b.0.total_cmp(&a.0));
     let rows: Vec<[String; 2]> = best_first
         .into_iter()
-        .map(|(score, name)| [format!("{score:+.4}"), shortened(name)])
+        .map(|(score, name)| [format!("{score:+.4}"), super::shortened(name)])
         .collect();
     output::table(&rows)
+}
+
+/// Written as it is: the F32 numbers get no digits that they do not have.
+#[derive(Serialize)]
+struct Scores {
+    scores: Vec<f32>,
 }

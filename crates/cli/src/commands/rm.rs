@@ -31,7 +31,7 @@ pub(crate) fn execute(args: &RmArgs, global: Global, terminal: &Terminal) -> Res
         .iter()
         .map(|model| super::reference(model))
         .collect::<Result<_>>()?;
-    let is_file = |model: &&ModelRef| matches!(model, ModelRef::Path(path) if !path.is_dir());
+    let is_file = |model: &&ModelRef| matches!(model, ModelRef::Path(path) if path.is_file());
     if let Some(file) = models.iter().find(is_file) {
         return Err(Usage(format!(
             "{file} is a file of yours, and `dunlin rm` removes only what `dunlin pull` fetched and what was imported"

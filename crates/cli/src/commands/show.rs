@@ -263,7 +263,10 @@ fn attention_in_words(attention: &AttentionLayout) -> String {
         .filter(|(layers, _)| *layers > 0)
         .map(|(layers, kind)| format!("{layers} {kind}"))
         .collect();
-    let mut text = format!("{} layers", counts.join(" and "));
+    let only_one =
+        attention.global_layers + attention.sliding_layers + attention.recurrent_layers == 1;
+    let noun = if only_one { "layer" } else { "layers" };
+    let mut text = format!("{} {noun}", counts.join(" and "));
     if counts.len() > 1 {
         text.push_str(&format!(", in turns of {}", attention.pattern_in_words()));
     }
