@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use dunlin_engine::{EngineError, Pooling};
+use dunlin_engine::{EngineError, Input, Pooling};
 use dunlin_hub::ModelRef;
 use dunlin_text::TokenId;
 
@@ -120,7 +120,7 @@ impl Embedder {
         })
     }
 
-    /// One vector a text, in their order.
+    /// One vector a text, in their order. Short texts are computed together, which is faster than one by one.
     ///
     /// # Errors
     /// [`Error::TextTooLong`] with the numbers, unless the options say to cut; [`Error::Text`] for a text that the
@@ -129,7 +129,7 @@ impl Embedder {
         self.embed_with(texts, &mut |_, _| ControlFlow::Continue(()))
     }
 
-    /// As [`Embedder::embed`]; after each text `progress` is told how many of how many are done, and ends the work with
+    /// As [`Embedder::embed`]; now and then `progress` is told how many of how many are done, and ends the work with
     /// [`Error::Cancelled`] by [`ControlFlow::Break`].
     ///
     /// # Errors
@@ -144,7 +144,8 @@ impl Embedder {
             .enumerate()
             .map(|(index, text)| self.encode(index, text.as_ref()))
             .collect::<Result<_, _>>()?;
-        each(&inputs, progress, |ids| self.compute(ids))
+        let inputs: Vec<Input<'_>> = inputs.iter().map(|ids| Input::new(ids)).collect();
+        in_groups(&self.lm, &inputs, progress, |group| self.compute(group))
     }
 
     /// The vector of these token ids, exactly as they are: the special tokens must be among them, and nothing is cut.
@@ -153,7 +154,7 @@ impl Embedder {
     /// [`Error::TextTooLong`]; [`Error::Engine`] for an id outside the vocabulary; [`Error::EmptyPrompt`].
     pub fn embed_ids(&self, ids: &[TokenId]) -> Result<Vec<f32>, Error> {
         check_length(self.lm.context_length(), 0, ids.len())?;
-        self.compute(ids)
+        Ok(self.compute(&[Input::new(ids)])?.remove(0))
     }
 
     /// The token ids of a text as it is embedded: with special tokens, and cut where the options say so.
@@ -202,31 +203,43 @@ impl Embedder {
         Ok(ids)
     }
 
-    fn compute(&self, ids: &[TokenId]) -> Result<Vec<f32>, Error> {
-        if ids.is_empty() {
+    fn compute(&self, inputs: &[Input<'_>]) -> Result<Vec<Vec<f32>>, Error> {
+        if inputs.iter().any(|input| input.tokens.is_empty()) {
             return Err(Error::EmptyPrompt);
         }
-        let mut vector = self.lm.lock().embed(ids, self.pooling)?;
-        require_numbers(&vector)?;
-        if self.options.normalize {
-            normalize(&mut vector);
+        let mut vectors = self.lm.lock().embed(inputs, self.pooling)?;
+        for vector in &mut vectors {
+            require_numbers(vector)?;
+            if self.options.normalize {
+                normalize(vector);
+            }
         }
-        Ok(vector)
+        Ok(vectors)
     }
 }
 
-/// One answer an input; after each one `progress` hears of it and can stop.
+/// One answer an input, computed in groups that fit one step of the engine. After each group `progress` hears how many are
+/// done and can stop; between two others can have the model.
 ///
 /// # Errors
 /// What `compute` gives; [`Error::Cancelled`].
-pub(crate) fn each<I, O>(
-    inputs: &[I],
+pub(crate) fn in_groups<T>(
+    lm: &Lm,
+    inputs: &[Input<'_>],
     progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
-    compute: impl Fn(&I) -> Result<O, Error>,
-) -> Result<Vec<O>, Error> {
+    compute: impl Fn(&[Input<'_>]) -> Result<Vec<T>, Error>,
+) -> Result<Vec<T>, Error> {
+    let max_tokens = lm.lock().max_batch();
     let mut outputs = Vec::with_capacity(inputs.len());
-    for input in inputs {
-        outputs.push(compute(input)?);
+    while outputs.len() < inputs.len() {
+        let rest = &inputs[outputs.len()..];
+        let mut tokens = 0;
+        let fitting = rest.iter().take_while(|input| {
+            tokens += input.tokens.len();
+            tokens <= max_tokens
+        });
+        let count = fitting.count().max(1);
+        outputs.extend(compute(&rest[..count])?);
         if progress(outputs.len(), inputs.len()).is_break() {
             return Err(Error::Cancelled);
         }

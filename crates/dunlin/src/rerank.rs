@@ -2,12 +2,12 @@
 
 use std::ops::ControlFlow;
 
-use dunlin_engine::EngineError;
+use dunlin_engine::{EngineError, Input};
 use dunlin_hub::ModelRef;
 use dunlin_text::{ChatTemplate, TemplateInput, TokenId};
 use serde_json::{Map, json};
 
-use crate::embed::{check_length, each, require_numbers};
+use crate::embed::{check_length, in_groups, require_numbers};
 use crate::prompt::{SpecialTexts, encode_conversation};
 use crate::{Error, Lm, LoadOptions};
 
@@ -109,7 +109,7 @@ impl Reranker {
         self.rerank_with(query, documents, &mut |_, _| ControlFlow::Continue(()))
     }
 
-    /// As [`Reranker::rerank`]; after each document `progress` is told how many of how many are done, and ends the work
+    /// As [`Reranker::rerank`]; now and then `progress` is told how many of how many are done, and ends the work
     /// with [`Error::Cancelled`] by [`ControlFlow::Break`].
     ///
     /// # Errors
@@ -125,7 +125,14 @@ impl Reranker {
             .enumerate()
             .map(|(index, document)| self.encode(index, query, document.as_ref()))
             .collect::<Result<_, _>>()?;
-        each(&inputs, progress, |(ids, types)| self.rank_ids(ids, types))
+        let inputs: Vec<Input<'_>> = inputs
+            .iter()
+            .map(|(tokens, token_types)| Input {
+                tokens,
+                token_types,
+            })
+            .collect();
+        in_groups(&self.lm, &inputs, progress, |group| self.compute(group))
     }
 
     /// The score of these token ids, exactly as they are: query, document and special tokens in one. `token_types` has one
@@ -134,16 +141,12 @@ impl Reranker {
     /// # Errors
     /// [`Error::TextTooLong`]; [`Error::EmptyPrompt`]; [`Error::Engine`] for an id or a type outside the model's tables.
     pub fn rank_ids(&self, ids: &[TokenId], token_types: &[u32]) -> Result<f32, Error> {
-        if ids.is_empty() {
-            return Err(Error::EmptyPrompt);
-        }
         check_length(self.lm.context_length(), 0, ids.len())?;
-        let scores = self.lm.lock().rank(ids, token_types)?;
-        require_numbers(&scores)?;
-        scores
-            .get(self.label)
-            .copied()
-            .ok_or_else(|| EngineError::NoClassifier.into())
+        let input = Input {
+            tokens: ids,
+            token_types,
+        };
+        Ok(self.compute(&[input])?.remove(0))
     }
 
     /// The score of two lists of ids, without special tokens, joined as the model joins two texts: `[CLS] query [SEP]
@@ -166,6 +169,19 @@ impl Reranker {
     #[must_use]
     pub fn lm(&self) -> &Lm {
         &self.lm
+    }
+
+    fn compute(&self, inputs: &[Input<'_>]) -> Result<Vec<f32>, Error> {
+        if inputs.iter().any(|input| input.tokens.is_empty()) {
+            return Err(Error::EmptyPrompt);
+        }
+        let scores = self.lm.lock().rank(inputs)?;
+        let of_label = |scores: &Vec<f32>| {
+            require_numbers(scores)?;
+            let score = scores.get(self.label).copied();
+            score.ok_or_else(|| EngineError::NoClassifier.into())
+        };
+        scores.iter().map(of_label).collect()
     }
 
     fn encode(

@@ -43,32 +43,24 @@ impl State {
         }
     }
 
-    /// The embedding of a whole sequence. The prompt state is forgotten: the cache must hold the sequence.
+    /// The embedding of each whole sequence. The prompt state is forgotten: the cache must hold the sequences.
     pub(crate) fn embed(
         &mut self,
-        tokens: &[TokenId],
+        inputs: &[Input<'_>],
         pooling: Pooling,
-    ) -> Result<Vec<f32>, EngineError> {
+    ) -> Result<Vec<Vec<f32>>, EngineError> {
         self.clear();
-        let vectors = self.engine.embed(&[Input::new(tokens)], pooling);
+        let vectors = self.engine.embed(inputs, pooling);
         self.gguf.release_pages();
-        Ok(vectors?.remove(0))
+        vectors
     }
 
-    /// The scores of a whole sequence. The prompt state is forgotten.
-    pub(crate) fn rank(
-        &mut self,
-        tokens: &[TokenId],
-        token_types: &[u32],
-    ) -> Result<Vec<f32>, EngineError> {
+    /// The scores of each whole sequence. The prompt state is forgotten.
+    pub(crate) fn rank(&mut self, inputs: &[Input<'_>]) -> Result<Vec<Vec<f32>>, EngineError> {
         self.clear();
-        let input = Input {
-            tokens,
-            token_types,
-        };
-        let scores = self.engine.rank(&[input]);
+        let scores = self.engine.rank(inputs);
         self.gguf.release_pages();
-        Ok(scores?.remove(0))
+        scores
     }
 
     /// Keeps of the tokens those with which `prompt` begins, too, and leaves at least its last one to be computed,
