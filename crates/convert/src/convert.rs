@@ -16,7 +16,8 @@ use dunlin_text::tokenizer_metadata;
 use crate::{
     ConvertError, Folder,
     keys::{self, General},
-    plan::{Apply, Output, Recipe, Rows, Source, plan},
+    plan::plan,
+    recipe::{Apply, Output, Recipe, Rows, Source},
 };
 
 /// Bytes that are read at a time.

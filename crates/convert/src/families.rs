@@ -5,7 +5,7 @@
 
 use crate::{
     family::{Default, Family, Key, Layers, Windows},
-    tensors as t,
+    tensors::{self as t, encoders as e},
 };
 
 /// The row for an architecture of config.json.
@@ -395,7 +395,7 @@ const BERT: Family = Family {
     ropes: &[],
     windows: Windows::None,
     layers: Layers::Attention,
-    tensors: &[t::BERT, t::POSITIONS],
+    tensors: &[e::BERT, e::POSITIONS],
     // The pooler serves the next-sentence task only; embeddings are pooled from the last layer.
     skip: &["pooler.", "cls.", "classifier."],
     keys: &[CAUSAL, Key::Pooling],
@@ -404,14 +404,14 @@ const BERT: Family = Family {
 
 const BERT_CLASSIFIER: Family = Family {
     hugging_face: &["BertForSequenceClassification"],
-    tensors: &[t::BERT, t::POSITIONS, t::BERT_CLASSIFIER],
+    tensors: &[e::BERT, e::POSITIONS, e::BERT_CLASSIFIER],
     skip: &["cls."],
     ..BERT
 };
 
 const XLM_ROBERTA: Family = Family {
     hugging_face: &["XLMRobertaModel", "XLMRobertaForMaskedLM"],
-    tensors: &[t::BERT, t::POSITIONS_AFTER_PADDING],
+    tensors: &[e::BERT, e::POSITIONS_AFTER_PADDING],
     defaults: &[&[("pad_token_id", Default::U32(1))], ENCODER],
     skip: &["pooler.", "lm_head.", "classifier."],
     ..BERT
@@ -419,7 +419,7 @@ const XLM_ROBERTA: Family = Family {
 
 const XLM_ROBERTA_CLASSIFIER: Family = Family {
     hugging_face: &["XLMRobertaForSequenceClassification"],
-    tensors: &[t::BERT, t::POSITIONS_AFTER_PADDING, t::ROBERTA_CLASSIFIER],
+    tensors: &[e::BERT, e::POSITIONS_AFTER_PADDING, e::ROBERTA_CLASSIFIER],
     skip: &["pooler.", "lm_head."],
     ..XLM_ROBERTA
 };
@@ -430,7 +430,7 @@ const NOMIC_BERT: Family = Family {
     defaults: &[&[("rotary_emb_base", Default::F32(1000.0))], ENCODER],
     activations: &["silu", "swiglu"],
     ropes: &["default"],
-    tensors: &[t::NOMIC_BERT],
+    tensors: &[e::NOMIC_BERT],
     skip: &["pooler.", "cls."],
     ..BERT
 };
@@ -448,7 +448,7 @@ const MODERN_BERT: Family = Family {
     activations: &["gelu", "silu"],
     ropes: &["default"],
     windows: Windows::EveryFromFirst(3),
-    tensors: &[t::MODERN_BERT],
+    tensors: &[e::MODERN_BERT],
     skip: &["head.", "decoder.", "classifier."],
     keys: &[
         CAUSAL,
@@ -464,7 +464,7 @@ const MODERN_BERT: Family = Family {
 
 const MODERN_BERT_CLASSIFIER: Family = Family {
     hugging_face: &["ModernBertForSequenceClassification"],
-    tensors: &[t::MODERN_BERT, t::MODERN_BERT_CLASSIFIER],
+    tensors: &[e::MODERN_BERT, e::MODERN_BERT_CLASSIFIER],
     skip: &["decoder."],
     ..MODERN_BERT
 };

@@ -32,6 +32,7 @@ mod keys;
 mod model;
 mod modules;
 mod plan;
+mod recipe;
 mod rope;
 mod tensors;
 
