@@ -3,6 +3,7 @@
 mod folder;
 mod huggingface;
 mod pick;
+mod snapshot;
 mod unpack;
 mod url;
 mod wheel;
