@@ -72,6 +72,14 @@ fn a_hostile_template_gets_an_error() {
         "{% set ns = namespace() %}{% set ns.own = ns %}{{ ns | tojson }}",
         &format!("{doubled}{{{{ ns.s | tojson }}}}"),
         &format!("{doubled}{{{{ ns.s }}}}"),
+        &format!("{doubled}{{{{ '{{}}'.format(ns.s) }}}}"),
+        &format!("{doubled}{{{{ ''.join([ns.s]) }}}}"),
+        "{{ '{:>1000000000}'.format(1) }}",
+        "{{ '{:.99999999999999999999f}'.format(1.5) }}",
+        "{{ ('{0}' * 9999).format('x' * 99999) }}",
+        "{{ ('x' * 999999).replace('x', 'x' * 999999) }}",
+        "{{ ('x' * 999999).join('x' * 999999) }}",
+        "{{ ''.join(['x' * 999999] * 99999) }}",
     ] {
         let error = render(source, &user("x")).unwrap_err();
         assert!(

@@ -42,7 +42,57 @@ fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Resul
     {
         return result;
     }
+    if let Some(text) = value.as_str() {
+        let bytes = most_bytes(state, text, name, args)?;
+        state.consume_fuel(bytes / python::BYTES_PER_FUEL as u64)?;
+    }
     minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args)
+}
+
+/// The most that a method can write which makes much of little. The template engine has it paid for when it is written, and
+/// then it can have filled the memory.
+fn most_bytes(state: &State, text: &str, name: &str, args: &[Value]) -> Result<u64, Error> {
+    let arg = |place: usize| args.get(place).and_then(Value::as_str).unwrap_or_default();
+    Ok(match name {
+        "format" => most_bytes_of_format(state, text, args)?,
+        "replace" => text.matches(arg(0)).count() as u64 * arg(1).len() as u64,
+        "join" => match args.first() {
+            Some(parts) if parts.as_str().is_none() => {
+                let mut bytes = 0;
+                for part in parts.try_iter()? {
+                    bytes += most_bytes_of(state, &part)? + text.len() as u64;
+                }
+                bytes
+            }
+            _ => arg(0).len() as u64 * text.len() as u64,
+        },
+        _ => 0,
+    })
+}
+
+/// Widths (`{:>1000000000}`) and arguments that are named often.
+fn most_bytes_of_format(state: &State, text: &str, args: &[Value]) -> Result<u64, Error> {
+    let mut longest = 0;
+    for arg in args {
+        longest = longest.max(most_bytes_of(state, arg)?);
+    }
+    let places = text.matches('{').count() as u64;
+    let numbers = text.split(|c: char| !c.is_ascii_digit());
+    let widths = numbers
+        .filter(|digits| !digits.is_empty())
+        // One with more digits than a number has is wider than all.
+        .map(|digits| digits.parse().unwrap_or(u64::MAX));
+    let wide = widths.fold(0, u64::saturating_add);
+    Ok(places.saturating_mul(longest).saturating_add(wide))
+}
+
+/// The length of a value as text. Other values than texts are written for it, which is paid for on the way.
+fn most_bytes_of(state: &State, value: &Value) -> Result<u64, Error> {
+    let bytes = match value.as_str() {
+        Some(text) => text.len(),
+        None => python::repr(state, value)?.len(),
+    };
+    Ok(bytes as u64)
 }
 
 fn string_method(text: &str, name: &str, args: &[Value]) -> Option<Result<Value, Error>> {

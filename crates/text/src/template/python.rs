@@ -11,7 +11,7 @@ use minijinja::{
 /// under 20.
 const MAX_DEPTH: usize = 128;
 /// What minijinja charges for its own conversions of lists and maps to text.
-const BYTES_PER_FUEL: usize = 4;
+pub(super) const BYTES_PER_FUEL: usize = 4;
 
 /// The `tojson` filter of transformers: `json.dumps` with `ensure_ascii=False`, and neither HTML
 /// escapes nor a space less than Python writes. Takes `ensure_ascii`, `indent`, `separators` and
