@@ -29,9 +29,7 @@ impl Spm {
         metadata: &Metadata,
         vocabulary: &Vocabulary,
     ) -> Result<Self, TextError> {
-        let key = "tokenizer.ggml.scores";
-        let scores = metadata.require_f32s(key)?.to_vec();
-        vocabulary::check_length(key, scores.len(), vocabulary.len())?;
+        let scores = vocabulary.scores(metadata)?;
         Self::new(metadata, vocabulary, Order::Scores(scores), true)
     }
 

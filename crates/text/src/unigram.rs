@@ -8,7 +8,7 @@ use crate::{
     TextError, TokenId,
     charsmap::Charsmap,
     spm::SPACE,
-    vocabulary::{self, TokenKind, Vocabulary},
+    vocabulary::{TokenKind, Vocabulary},
 };
 
 /// How much worse than the worst token an unknown character is (SentencePiece's `kUnkPenalty`).
@@ -32,9 +32,7 @@ impl Unigram {
         metadata: &Metadata,
         vocabulary: &Vocabulary,
     ) -> Result<Self, TextError> {
-        let key = "tokenizer.ggml.scores";
-        let scores = metadata.require_f32s(key)?.to_vec();
-        vocabulary::check_length(key, scores.len(), vocabulary.len())?;
+        let scores = vocabulary.scores(metadata)?;
         let unknown = vocabulary.id_at(metadata, "tokenizer.ggml.unknown_token_id")?;
         let mut unknowns = vocabulary.of_kind(TokenKind::Unknown);
         let unknown = unknown.or_else(|| Some(unknowns.next()?.0));

@@ -175,9 +175,20 @@ impl Vocabulary {
     ) -> Result<Option<TokenId>, FormatError> {
         Ok(metadata.u32(key)?.filter(|&id| (id as usize) < self.len()))
     }
+
+    /// The score of each token, for the vocabularies that have them.
+    ///
+    /// # Errors
+    /// They are missing, or not as many as tokens.
+    pub(crate) fn scores(&self, metadata: &Metadata) -> Result<Vec<f32>, TextError> {
+        let key = "tokenizer.ggml.scores";
+        let scores = metadata.require_f32s(key)?.to_vec();
+        check_length(key, scores.len(), self.len())?;
+        Ok(scores)
+    }
 }
 
-pub(crate) fn check_length(
+fn check_length(
     key: &'static str,
     length: usize,
     tokens: usize,
