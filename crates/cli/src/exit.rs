@@ -147,7 +147,7 @@ fn of_convert(error: &ConvertError) -> Option<u8> {
         ConvertError::Format(error) => Some(of_format(error)),
         ConvertError::Text(error) => of_text(error),
         ConvertError::Cancelled => Some(interrupt::EXIT_CODE),
-        ConvertError::NoSpace { .. } => None,
+        ConvertError::NoSpace { .. } | ConvertError::OutIsSource { .. } => None,
         _ => Some(MODEL_FILE),
     }
 }

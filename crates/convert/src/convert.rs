@@ -248,6 +248,7 @@ fn write(
             written.map_err(io::Error::other)
         });
     }
+    check_is_no_source(folder, out)?;
     let needed = writer.byte_len()?;
     check_space(out, needed)?;
     writer.write_to(out).map_err(unwrap_own)
@@ -256,6 +257,22 @@ fn write(
 fn byte_len(output: &Output) -> u64 {
     let values: u64 = output.shape.iter().product();
     values / output.dtype.block_len() as u64 * output.dtype.block_bytes() as u64
+}
+
+/// A slip of the hand must not replace the weights that are read, or what stands beside them.
+fn check_is_no_source(folder: &Folder, out: &Path) -> Result<(), ConvertError> {
+    let (Ok(found), Ok(source)) = (out.canonicalize(), folder.path().canonicalize()) else {
+        return Ok(());
+    };
+    let is_gguf = found
+        .extension()
+        .is_some_and(|extension| extension == "gguf");
+    match found.starts_with(source) && !is_gguf {
+        true => Err(ConvertError::OutIsSource {
+            path: out.to_owned(),
+        }),
+        false => Ok(()),
+    }
 }
 
 /// A file is only begun where it can be finished.

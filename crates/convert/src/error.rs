@@ -38,6 +38,12 @@ pub enum ConvertError {
     )]
     NotInShard { tensor: String, path: PathBuf },
 
+    /// The file to be written is one of those that are converted.
+    #[error(
+        "{} belongs to the model folder and would be replaced. Give the new file another name, \
+         one that ends in .gguf", path.display()
+    )]
+    OutIsSource { path: PathBuf },
     /// A family of models that this crate does not know.
     #[error(
         "the architecture `{found}` (in config.json) is not supported. Supported are: {}",

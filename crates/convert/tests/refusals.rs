@@ -3,10 +3,10 @@
 
 mod common;
 
-use std::fs;
+use std::{fs, ops::ControlFlow};
 
 use common::{Tensor, Work, ramp};
-use dunlin_convert::{ConvertError, OutputType};
+use dunlin_convert::{ConvertError, ConvertOptions, Folder, OutputType, convert};
 use dunlin_format::FormatError;
 use serde_json::{Value, json};
 
@@ -299,4 +299,19 @@ fn weights_beyond_the_type_are_named() {
 
 fn without(name: &'static str) -> Work {
     Work::with_weights(|tensors| tensors.retain(|tensor| tensor.0 != name))
+}
+
+#[test]
+fn the_files_that_are_read_are_not_replaced() {
+    let work = Work::tiny_llama();
+    let folder = Folder::open(work.path()).unwrap();
+    for name in ["model-00001-of-00002.safetensors", "config.json"] {
+        let out = work.path().join(name);
+        let before = fs::read(&out).unwrap();
+        let refused = convert(&folder, &ConvertOptions::default(), &out, &mut |_, _| {
+            ControlFlow::Continue(())
+        });
+        assert!(matches!(refused, Err(ConvertError::OutIsSource { .. })));
+        assert_eq!(fs::read(&out).unwrap(), before);
+    }
 }

@@ -92,7 +92,8 @@ impl<'a> GgufWriter<'a> {
     }
 
     /// Writes the file to `path` and returns its length in bytes. The file appears under its name
-    /// only when it is complete; one that was there before is replaced whole.
+    /// only when it is complete; one that was there before is replaced whole. What is no file (a
+    /// folder, a device) is not replaced.
     ///
     /// # Errors
     /// [`FormatError::Io`] where the file cannot be made, finished or renamed,
@@ -365,6 +366,11 @@ impl<W: Write> Write for Counted<W> {
 /// A new hidden file in the folder of `path`, where renaming is atomic.
 fn create_beside(path: &Path) -> io::Result<(File, PathBuf)> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
+    // Renaming over a device such as /dev/null succeeds, and the whole system is then without it.
+    if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        let reason = "something that is no file has this name, and it is not replaced";
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, reason));
+    }
     let name = path
         .file_name()
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"))?;

@@ -205,6 +205,24 @@ fn a_file_appears_only_when_it_is_complete() {
     );
 }
 
+#[cfg(unix)]
+#[test]
+fn what_is_no_file_is_not_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    // Stands for a device: renaming over a folder fails anyway, over a socket or /dev/null it does not.
+    let taken = folder.path().join("model.gguf");
+    let _socket = std::os::unix::net::UnixListener::bind(&taken).unwrap();
+
+    let refused = GgufWriter::new(Metadata::new()).write_to(&taken);
+
+    assert!(
+        matches!(refused, Err(FormatError::Io { .. })),
+        "{refused:?}"
+    );
+    assert!(!fs::metadata(&taken).unwrap().is_file());
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
 #[test]
 fn released_pages_come_back_from_the_file() {
     let folder = tempfile::tempdir().unwrap();
