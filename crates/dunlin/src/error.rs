@@ -114,7 +114,7 @@ pub enum Error {
 
     /// A text to embed or score does not fit.
     #[error(
-        "text {index} (counted from 0) has {tokens} tokens, special ones included, and the model takes {limit}: shorten it, split it, or ask for it to be cut (truncate)"
+        "text {index} (counted from 0) has {tokens} tokens, special ones included, and the model takes {limit}: shorten it, split it, or have it cut (`truncate`, on the command line `--truncate`)"
     )]
     TextTooLong {
         /// Index of the text or document.

@@ -88,9 +88,7 @@ pub(crate) fn execute(args: &EmbedArgs, global: Global, terminal: &Terminal) -> 
     let embedder = Embedder::new(lm, options)
         .with_context(|| format!("{} cannot be used for embeddings", args.model))?;
     let mut view = ProgressView::new(terminal);
-    let mut vectors = embedder
-        .embed_with(&texts, &mut |done, total| view.compute(done, total))
-        .map_err(super::naming_truncate)?;
+    let mut vectors = embedder.embed_with(&texts, &mut |done, total| view.compute(done, total))?;
     drop(view);
     for ids in &ids {
         vectors.push(embedder.embed_ids(ids)?);

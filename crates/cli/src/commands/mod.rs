@@ -21,8 +21,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use dunlin::{
-    DeviceConfiguration, Error, Hub, HubConfig, HubError, KvElement, Lm, LoadEvent, LoadOptions,
-    ModelRef, TokenizerFile,
+    DeviceConfiguration, Hub, HubConfig, HubError, KvElement, Lm, LoadEvent, LoadOptions, ModelRef,
+    TokenizerFile,
 };
 
 use crate::args::{Cli, Command, Global, Kv, LoadArgs};
@@ -138,19 +138,6 @@ fn token_ids(list: &str) -> Result<Vec<u32>> {
         return Err(Usage("--ids holds no token id".to_owned()).into());
     }
     Ok(ids)
-}
-
-/// An error of a text, with the flag that helps.
-fn naming_truncate(error: Error) -> anyhow::Error {
-    let is_too_long = matches!(error, Error::TextTooLong { .. });
-    let error = anyhow::Error::from(error);
-    match is_too_long {
-        true => {
-            let text = format!("{error}; --truncate cuts it");
-            error.context(text)
-        }
-        false => error,
-    }
 }
 
 /// The beginning of a text, in one line, for tables.

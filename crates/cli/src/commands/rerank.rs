@@ -96,11 +96,9 @@ pub(crate) fn execute(args: &RerankArgs, global: Global, terminal: &Terminal) ->
         ([], query) => {
             let query = query.as_deref().unwrap_or_default();
             let mut view = ProgressView::new(terminal);
-            let scores = reranker
-                .rerank_with(query, &documents, &mut |done, total| {
-                    view.compute(done, total)
-                })
-                .map_err(super::naming_truncate)?;
+            let scores = reranker.rerank_with(query, &documents, &mut |done, total| {
+                view.compute(done, total)
+            })?;
             (documents, scores)
         }
         ([whole], _) => (args.ids.clone(), vec![reranker.rank_ids(whole, &types)?]),
