@@ -17,7 +17,7 @@ Examples:
   dunlin catalog --capability code --capability tools
   dunlin catalog --family qwen3 --json
 
-With --json: a list of cards: {\"id\",\"aliases\",\"name\",\"family\",\"architecture\",\"parameters\",\"quantization\",\"description\",
+With --json: a list of cards: {\"id\",\"aliases\",\"name\",\"family\",\"architecture\",\"parameters\",\"quantization\",\"description\", \
 \"context_length\",\"capabilities\",\"license\",\"layout\",\"files\",\"source\"}. What is not known is null.";
 
 #[derive(Debug, Args)]

@@ -20,9 +20,9 @@ Examples:
   dunlin convert hf:Qwen/Qwen3-0.6B --out qwen3.gguf --type q8_0
   dunlin convert all-minilm:l6-v2 --out minilm.gguf --type f16 --json
 
-The folder holds config.json, safetensors in one file or several, and the tokenizer's files; modules of
-sentence-transformers are read, too. Keys, tensor names and layouts of the file are llama.cpp's, so that other programs
-load it. The weights stream: memory holds a few MB of them. The file appears when it is complete, and one of the same name
+The folder holds config.json, safetensors in one file or several, and the tokenizer's files; modules of \
+sentence-transformers are read, too. Keys, tensor names and layouts of the file are llama.cpp's, so that other programs \
+load it. The weights stream: memory holds a few MB of them. The file appears when it is complete, and one of the same name \
 is replaced. `dunlin run` and the other commands take such folders directly, too; they import them into the cache.
 
 With --json: {\"model\",\"path\",\"bytes\",\"tensors\",\"parameters\",\"type\",\"notes\"}.";

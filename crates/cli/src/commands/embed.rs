@@ -21,8 +21,8 @@ Examples:
   dunlin embed all-minilm:l6-v2 --ids 101,1996,4937,102 --json
   dunlin embed smollm2:135m --pooling mean \"A cat sleeps.\"
 
-Vectors have length 1, so that the dot product of two is the cosine of their angle (--no-normalize leaves them as they
-are). Texts get the model's special tokens; ids are taken exactly as they are, special tokens included. A text that is too
+Vectors have length 1, so that the dot product of two is the cosine of their angle (--no-normalize leaves them as they \
+are). Texts get the model's special tokens; ids are taken exactly as they are, special tokens included. A text that is too \
 long is an error with the numbers, unless --truncate cuts it.
 
 With --json, or where stdout is no terminal: {\"embeddings\":[[..],..]}, in the order of the texts, then of the ids.";

@@ -16,7 +16,7 @@ Examples:
 
 Folders of yours that were imported are listed under their path, with the size of the import.
 
-With --json: a list of {\"model\",\"path\",\"size\",\"import_size\",\"sha256\",\"source\",\"fetched_at\",\"license\",\"shared\",\"problem\"};
+With --json: a list of {\"model\",\"path\",\"size\",\"import_size\",\"sha256\",\"source\",\"fetched_at\",\"license\",\"shared\",\"problem\"}; \
 sizes in bytes (size with the import), fetched_at in seconds since 1970.";
 
 #[derive(Debug, Args)]

@@ -20,8 +20,8 @@ Examples:
   dunlin logits model.gguf --ids ids.json --positions 0,5,9 --json > scores.json
   dunlin logits model.gguf --ids 1,2,3 --kv f16 --threads 1 --json
 
-The ids are fed exactly as they are; nothing is added. With --json, or where stdout is no terminal:
-{\"vocab_size\":n,\"positions\":[..],\"logits\":[[..],..]}; position p holds the scores for the token after ids[p], in
+The ids are fed exactly as they are; nothing is added. With --json, or where stdout is no terminal: \
+{\"vocab_size\":n,\"positions\":[..],\"logits\":[[..],..]}; position p holds the scores for the token after ids[p], in \
 full F32 precision. In a terminal the ten best tokens of each position are listed.";
 
 #[derive(Debug, Args)]

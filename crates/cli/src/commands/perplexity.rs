@@ -16,7 +16,7 @@ Examples:
   dunlin perplexity smollm2:135m book.txt
   dunlin perplexity model.gguf book.txt --kv f32 --json
 
-The method is llama.cpp's: windows of 512 tokens that do not overlap, of which the second half is scored. Lower is
+The method is llama.cpp's: windows of 512 tokens that do not overlap, of which the second half is scored. Lower is \
 better; only numbers of the same text and tokenizer can be compared.
 
 With --json, or where stdout is no terminal: {\"perplexity\":x,\"tokens\":n}; n counts the scored tokens.";

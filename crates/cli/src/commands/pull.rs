@@ -18,8 +18,8 @@ Examples:
   dunlin pull https://example.com/model.gguf
   dunlin pull --json gemma3:270m
 
-The path of the model's file or folder goes to stdout. Of a Hugging Face repository the GGUF file is fetched, or where it
-has none (or :safetensors is written behind it) the folder of safetensors. A pull that was interrupted continues where it stopped. Two pulls of
+The path of the model's file or folder goes to stdout. Of a Hugging Face repository the GGUF file is fetched, or where it \
+has none (or :safetensors is written behind it) the folder of safetensors. A pull that was interrupted continues where it stopped. Two pulls of \
 the same model share one download.";
 
 #[derive(Debug, Args)]

@@ -18,11 +18,11 @@ Examples:
   dunlin rerank model.gguf --ids 2054,2003 --ids 5522,2003 --ids 18349,2038 --json
   dunlin rerank model.gguf --ids 101,2054,102,5522,102 --token-types 0,0,0,1,1 --json
 
-Ids are taken exactly as they are. One --ids is the whole sequence: query, document and special tokens together, all of type
-0 unless --token-types says otherwise. Of several the first is the query and each other one a document, without special
+Ids are taken exactly as they are. One --ids is the whole sequence: query, document and special tokens together, all of type \
+0 unless --token-types says otherwise. Of several the first is the query and each other one a document, without special \
 tokens; they are joined as the model joins two texts ([CLS] query [SEP] document [SEP], types 0 and 1, for BERT).
 
-Scores are what the model's head gives, before any sigmoid; higher is better. Rerankers that answer yes or no (Qwen 3) give
+Scores are what the model's head gives, before any sigmoid; higher is better. Rerankers that answer yes or no (Qwen 3) give \
 the probability of yes. With --json, or where stdout is no terminal: {\"scores\":[..]}, in the order of the documents.";
 
 #[derive(Debug, Args)]

@@ -26,11 +26,11 @@ Examples:
   dunlin run smollm2:135m --json --seed 7 \"Say hello\"
   dunlin run smollm2:135m                       chat; /help shows its commands
 
-The prompt is the argument, else stdin (its last line end left out), else typed in a chat. Ctrl-C stops an answer; in
+The prompt is the argument, else stdin (its last line end left out), else typed in a chat. Ctrl-C stops an answer; in \
 a chat the program goes on.
 
-With --json: {\"text\",\"finish_reason\",\"usage\":{\"prompt_tokens\",\"completion_tokens\",\"prompt_tokens_per_second\",
-\"completion_tokens_per_second\"}}; finish_reason is stop, length or cancelled. Without it the answer streams to stdout
+With --json: {\"text\",\"finish_reason\",\"usage\":{\"prompt_tokens\",\"completion_tokens\",\"prompt_tokens_per_second\", \
+\"completion_tokens_per_second\"}}; finish_reason is stop, length or cancelled. Without it the answer streams to stdout \
 as it is made, and a line end follows where it has none.";
 
 #[derive(Debug, Args)]

@@ -21,9 +21,9 @@ Examples:
 
 Nothing is downloaded: of a model that is not on this machine only the catalog's card is shown.
 
-With --json: {\"model\",\"path\",\"card\",\"file\",\"folder\"}; path and file are null where the model is not here, folder where it
-is none. In file, attention is {\"pattern\":[{\"kind\",\"layers\"}],\"global_layers\",\"sliding_layers\",\"recurrent_layers\",
-\"sharing_layers\",\"window\",\"is_bidirectional\"}, tensor_types has {\"name\",\"tensors\",\"elements\",\"bytes\",\"fast_kernel\"}, and memory
+With --json: {\"model\",\"path\",\"card\",\"file\",\"folder\"}; path and file are null where the model is not here, folder where it \
+is none. In file, attention is {\"pattern\":[{\"kind\",\"layers\"}],\"global_layers\",\"sliding_layers\",\"recurrent_layers\", \
+\"sharing_layers\",\"window\",\"is_bidirectional\"}, tensor_types has {\"name\",\"tensors\",\"elements\",\"bytes\",\"fast_kernel\"}, and memory \
 holds bytes: {\"weights\",\"kv_cache\",\"kv_cache_per_token\",\"buffers\",\"vocabulary\",\"context_length\",\"total\"}.";
 
 #[derive(Debug, Args)]

@@ -20,7 +20,7 @@ Examples:
   dunlin template model.gguf messages.json --set enable_thinking=false --no-generation-prompt
   dunlin template --file chat.jinja --bos \"<s>\" --eos \"</s>\" messages.json --now 2026-01-15T09:30:00
 
-MESSAGES.json holds a list of objects with role and content. The prompt goes to stdout byte for byte, without a line
+MESSAGES.json holds a list of objects with role and content. The prompt goes to stdout byte for byte, without a line \
 end of its own.";
 
 #[derive(Debug, Args)]

@@ -20,9 +20,9 @@ Examples:
   dunlin tokenize model.gguf --add-special --parse-special \"<|im_start|>user\"
   dunlin tokenize model.gguf --batch texts.jsonl
 
-Prints {\"ids\":[..],\"pieces\":[..]}; with --ids also \"text\", the ids turned back (control tokens shown, spaces before
-punctuation cleaned up where the model's family does so). Every line of a batch, {\"text\":..,\"add_special\":..,
-\"parse_special\":..} or {\"ids\":[..]}, gives one such line. Only the file's metadata are read, so files with a
+Prints {\"ids\":[..],\"pieces\":[..]}; with --ids also \"text\", the ids turned back (control tokens shown, spaces before \
+punctuation cleaned up where the model's family does so). Every line of a batch, {\"text\":..,\"add_special\":.., \
+\"parse_special\":..} or {\"ids\":[..]}, gives one such line. Only the file's metadata are read, so files with a \
 vocabulary and no weights work.";
 
 #[derive(Debug, Args)]

@@ -19,7 +19,7 @@ Examples:
 
 Exit code 0 for a sound file, 5 for a damaged one, 3 where there is none.
 
-With --json: {\"path\",\"ok\",\"problems\",\"warnings\",\"version\",\"architecture\",\"parts\",\"tensors\",\"parameters\",\"file_bytes\",
+With --json: {\"path\",\"ok\",\"problems\",\"warnings\",\"version\",\"architecture\",\"parts\",\"tensors\",\"parameters\",\"file_bytes\", \
 \"tensor_bytes\",\"tensor_types\":[{\"type\",\"tensors\",\"bytes\"}]}; of a file that cannot be opened at all only the first three.";
 
 #[derive(Debug, Args)]
