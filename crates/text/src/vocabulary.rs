@@ -188,11 +188,7 @@ impl Vocabulary {
     }
 }
 
-fn check_length(
-    key: &'static str,
-    length: usize,
-    tokens: usize,
-) -> Result<(), FormatError> {
+fn check_length(key: &'static str, length: usize, tokens: usize) -> Result<(), FormatError> {
     if length == tokens {
         Ok(())
     } else {

@@ -2,6 +2,7 @@
 //! (`sentencepiece_model.proto`), of which a conversion needs the pieces, the kind of model and the
 //! normalization.
 
+use super::vocabulary::MAX_TOKENS;
 use crate::{TextError, vocabulary::TokenKind};
 
 /// What a conversion needs of a model file.
@@ -40,6 +41,10 @@ impl SentencePiece {
         };
         for field in Fields(bytes) {
             match field? {
+                // A piece takes many times the two bytes that name an empty one.
+                (1, Field::Bytes(_)) if model.pieces.len() == MAX_TOKENS => {
+                    return Err(damaged(&format!("it has more than {MAX_TOKENS} pieces")));
+                }
                 (1, Field::Bytes(piece)) => model.pieces.push(parse_piece(piece)?),
                 (2, Field::Bytes(trainer)) => model.kind = parse_trainer(trainer)?,
                 (3, Field::Bytes(normalizer)) => model.parse_normalizer(normalizer)?,
@@ -199,6 +204,16 @@ mod tests {
             let _ = SentencePiece::parse(&bytes[..length]);
         }
         assert!(SentencePiece::parse(&bytes[..12]).is_err());
+    }
+
+    #[test]
+    fn pieces_beyond_the_largest_vocabulary_are_not_read() {
+        let bytes = [0x0A, 0].repeat(MAX_TOKENS + 1);
+        assert!(SentencePiece::parse(&bytes[2..]).is_ok());
+        let Err(TextError::TokenizerFile { reason, .. }) = SentencePiece::parse(&bytes) else {
+            panic!("a vocabulary of any length");
+        };
+        assert_eq!(reason, "it has more than 2097152 pieces");
     }
 
     #[test]
