@@ -1,9 +1,11 @@
-//! GGUF model files and the block types of their tensors.
+//! Model files, GGUF and safetensors, and the block types of their tensors.
 //!
 //! [`Gguf`] opens a file (versions 2 and 3, little endian, in one part or several) and checks all
-//! of it but the weights; [`decode()`] turns blocks of weights into numbers. The bytes are
-//! untrusted: whatever they are, the answer is a value or a [`FormatError`] that says the byte,
-//! never a panic, and never more than 64 MiB of memory.
+//! of it but the weights; [`SafeTensors`] does the same for Hugging Face's files. [`decode()`]
+//! turns blocks of weights into numbers, [`encode()`] numbers into blocks, and [`GgufWriter`]
+//! writes a file whose weights stream. The bytes are untrusted: whatever they are, the answer is a
+//! value or a [`FormatError`] that says the byte, never a panic, and never more than 64 MiB of
+//! memory.
 //!
 //! This crate knows nothing of model families, devices or the network.
 
