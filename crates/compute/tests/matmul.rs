@@ -125,6 +125,23 @@ fn product(
     out
 }
 
+/// Random weights `[rows, cols]` as blocks and decoded, and `tokens` rows of numbers from -1 to 1.
+fn random_case(
+    dtype: DType,
+    rows: usize,
+    cols: usize,
+    tokens: usize,
+    extreme: bool,
+    seed: u64,
+) -> (Vec<u8>, Vec<f32>, Vec<f32>) {
+    let mut random = Random(seed);
+    let bytes = blocks(dtype, rows * cols / dtype.block_len(), extreme, &mut random);
+    let mut weights = vec![0.0; rows * cols];
+    decode(dtype, &bytes, &mut weights).unwrap();
+    let numbers = (0..tokens * cols).map(|_| random.next() as f32 / 2f32.powi(30) - 1.0);
+    (bytes, weights, numbers.collect())
+}
+
 /// A product of two rows in `f64`, and the sum of the magnitudes of its terms.
 fn exact(w: &[f32], x: &[f32]) -> (f64, f64) {
     w.iter().zip(x).fold((0.0, 0.0), |(sum, size), (w, x)| {
@@ -221,12 +238,7 @@ proptest! {
         seed: u64,
     ) {
         let cols = units * dtype.block_len().max(32);
-        let mut random = Random(seed);
-        let bytes = blocks(dtype, rows * cols / dtype.block_len(), extreme, &mut random);
-        let mut weights = vec![0.0; rows * cols];
-        decode(dtype, &bytes, &mut weights).unwrap();
-        let x = Vec::from_iter((0..tokens * cols).map(|_| random.next() as f32 / 2f32.powi(30) - 1.0));
-
+        let (bytes, weights, x) = random_case(dtype, rows, cols, tokens, extreme, seed);
         let pool = Pool::new(threads).unwrap();
         let packed = pack(&pool, dtype, rows, cols, &bytes).unwrap();
         for tier in Tier::available() {
@@ -264,12 +276,7 @@ proptest! {
         seed: u64,
     ) {
         let cols = (blocks_in_row * dtype.block_len()).min(1536 / dtype.block_len() * dtype.block_len());
-        let mut random = Random(seed);
-        let bytes = blocks(dtype, rows * cols / dtype.block_len(), extreme, &mut random);
-        let mut weights = vec![0.0; rows * cols];
-        decode(dtype, &bytes, &mut weights).unwrap();
-        let x = Vec::from_iter((0..tokens * cols).map(|_| random.next() as f32 / 2f32.powi(30) - 1.0));
-
+        let (bytes, weights, x) = random_case(dtype, rows, cols, tokens, extreme, seed);
         let pool = Pool::new(threads).unwrap();
         let packed = pack(&pool, dtype, rows, cols, &bytes).unwrap();
         prop_assert_eq!(packed.bytes(), bytes.len(), "the blocks are kept as they are");

@@ -3,8 +3,8 @@
 use crate::spec::{LayerSpec, Mixer, ModelSpec, RopeSpec};
 use dunlin_compute::{Activations, Precision};
 
-/// Rows whose scores are computed together.
-pub(crate) const SCORE_ROWS: usize = 16;
+/// Rows whose scores are computed together, and for which a generating model keeps room.
+pub const SCORE_ROWS: usize = 16;
 
 /// Everything a step writes to, sized once.
 pub(crate) struct Buffers {

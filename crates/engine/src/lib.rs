@@ -12,6 +12,7 @@ pub mod sampler;
 pub mod spec;
 pub mod stop;
 
+pub use buffers::SCORE_ROWS;
 pub use dunlin_compute::KvElement;
 pub use embed::Input;
 pub use engine::{Chunk, Engine, EngineConfig, Logits, MAX_BATCH, Scores};

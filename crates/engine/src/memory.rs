@@ -42,12 +42,6 @@ impl MemoryPlan {
             buffers: Buffers::bytes(spec, largest_step),
         }
     }
-
-    /// All of it.
-    #[must_use]
-    pub fn total(&self) -> u64 {
-        self.weights + self.kv_cache + self.states + self.buffers
-    }
 }
 
 /// Bytes that the weights of a file take once they are packed and bound.

@@ -223,12 +223,6 @@ impl ModelSpec {
         self.causal && self.head != Head::None
     }
 
-    /// Whether a layer keeps a state that cannot be cut back to any position.
-    #[must_use]
-    pub fn is_recurrent(&self) -> bool {
-        self.layers.iter().any(|layer| layer.mixer.state_len() > 0)
-    }
-
     /// Bytes that one token takes in the KV cache of all layers, at `element_bytes` bytes per element (F16: 2, F32: 4).
     ///
     /// Layers with a sliding window count in full; a cache that drops what the window has left needs less. 0 for a model

@@ -150,19 +150,21 @@ impl Weights {
 
 impl MixerWeights {
     /// The matrices that read the layer's normed input.
-    pub(crate) fn inputs(&self) -> Vec<&PackedMatrix> {
-        match self {
-            MixerWeights::Attention(attention) => {
-                let mut all = vec![&attention.q.weight];
-                all.extend(attention.kv.iter().flatten().map(|linear| &linear.weight));
-                all.extend(&attention.gate);
-                all
+    pub(crate) fn inputs(&self) -> impl Iterator<Item = &PackedMatrix> {
+        let matrices = match self {
+            MixerWeights::Attention(AttentionWeights { q, kv, gate, .. }) => {
+                let [k, v] = match kv {
+                    Some([k, v]) => [Some(&k.weight), Some(&v.weight)],
+                    None => [None, None],
+                };
+                [Some(&q.weight), k, v, gate.as_ref()]
             }
             MixerWeights::DeltaNet(delta) => {
-                vec![&delta.mixed, &delta.gate, &delta.alpha, &delta.beta]
+                [&delta.mixed, &delta.gate, &delta.alpha, &delta.beta].map(Some)
             }
-            MixerWeights::ShortConv(conv) => vec![&conv.input],
-        }
+            MixerWeights::ShortConv(conv) => [Some(&conv.input), None, None, None],
+        };
+        matrices.into_iter().flatten()
     }
 
     /// What is added to the mixer's result.

@@ -1,24 +1,17 @@
 //! Files that are wrong in one way each, and the one error that says so.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
-#![allow(
-    unsafe_code,
-    reason = "a counting allocator passes calls on to the system's"
-)]
 
 mod common;
 
 use std::{
-    alloc::{GlobalAlloc, Layout, System},
     fs::{self, File},
     path::Path,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use common::{F32, Q4_0, Raw, array, kind, text, texts};
 use dunlin_format::{DType, FormatError, Gguf, validate};
+use peak_alloc::PeakAlloc;
 
 /// What no malformed file may cost, in bytes.
 const MEMORY_LIMIT: usize = 64 << 20;
@@ -308,9 +301,10 @@ fn first_problem(path: &Path) -> Option<FormatError> {
 
 /// The first problem of the file, and the bytes that it took to find it.
 fn measured(path: &Path) -> (Option<FormatError>, usize) {
-    let before = ALLOCATOR.restart();
+    ALLOCATOR.reset_peak_usage();
+    let before = ALLOCATOR.current_usage();
     let result = validate(path);
-    let cost = ALLOCATOR.peak() - before;
+    let cost = ALLOCATOR.peak_usage() - before;
     assert!(cost < MEMORY_LIMIT, "{}: {cost} bytes", path.display());
     let problem = match result {
         Ok(report) => report
@@ -490,42 +484,5 @@ trait Tap: Sized {
 impl<T> Tap for T {}
 
 /// Passes allocations on to the system and keeps count of them.
-struct Counting {
-    now: AtomicUsize,
-    peak: AtomicUsize,
-}
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting {
-    now: AtomicUsize::new(0),
-    peak: AtomicUsize::new(0),
-};
-
-impl Counting {
-    /// Forgets the peak and returns the bytes that are allocated now.
-    fn restart(&self) -> usize {
-        let now = self.now.load(Ordering::SeqCst);
-        self.peak.store(now, Ordering::SeqCst);
-        now
-    }
-
-    fn peak(&self) -> usize {
-        self.peak.load(Ordering::SeqCst)
-    }
-}
-
-// SAFETY: every call goes to the system's allocator unchanged; the counters touch no memory of it.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let now = self.now.fetch_add(layout.size(), Ordering::SeqCst) + layout.size();
-        self.peak.fetch_max(now, Ordering::SeqCst);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        self.now.fetch_sub(layout.size(), Ordering::SeqCst);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
+static ALLOCATOR: PeakAlloc = PeakAlloc;

@@ -1,6 +1,6 @@
 //! The memory of a model, from its header alone.
 
-use dunlin_engine::{KvElement, MemoryPlan, ModelSpec, weight_bytes};
+use dunlin_engine::{KvElement, MemoryPlan, ModelSpec, SCORE_ROWS, weight_bytes};
 use dunlin_format::{Array, Gguf, Value};
 use serde::Serialize;
 
@@ -72,10 +72,9 @@ impl Header {
 /// Bytes of the engine's rows of scores that a generation never touches, so that they take no memory: it asks for one row at
 /// a time.
 fn untouched_scores(spec: &ModelSpec, context_length: usize) -> u64 {
-    const RESERVED_ROWS: usize = 16;
     match spec.can_generate() {
         true => {
-            let rows = RESERVED_ROWS.min(context_length).saturating_sub(1);
+            let rows = SCORE_ROWS.min(context_length).saturating_sub(1);
             (rows * spec.vocab_size * 4) as u64
         }
         false => 0,
