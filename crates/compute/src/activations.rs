@@ -5,6 +5,9 @@ use crate::pool::Pool;
 use crate::simd::{Kernel, Simd};
 use crate::tier::Tier;
 
+/// Scales and sums of a block of 32 columns.
+pub(crate) const SCALES: usize = 5;
+
 /// Rows `[tokens, cols]` in `f32`, with room for their quantized twin.
 ///
 /// 16 columns (half a block) become `code * scale` with `scale = largest magnitude / 127`; the sums of the codes let kernels
@@ -14,10 +17,8 @@ pub struct Activations {
     tokens: usize,
     values: Vec<f32>,
     pub(crate) codes: Vec<i8>,
-    /// Of each half block: `[tokens, blocks, 2]`.
+    /// Of each block the scales of its halves, `scale * sum of codes` of its halves, and of the whole: `[tokens, blocks, 5]`.
     pub(crate) scales: Vec<f32>,
-    /// `scale * sum of codes` of each half block, and of each block: `[tokens, blocks, 3]`.
-    pub(crate) sums: Vec<f32>,
     /// Where the rows of the rests begin, where they are kept: what 8 bits leave of a row, in 8 bits of its own.
     rests: Option<usize>,
 }
@@ -55,8 +56,7 @@ impl Activations {
             tokens: 0,
             values: vec![0.0; tokens * cols],
             codes: vec![0; rows * blocks * BLOCK],
-            scales: vec![0.0; rows * blocks * 2],
-            sums: vec![0.0; rows * blocks * 3],
+            scales: vec![0.0; rows * blocks * SCALES],
             rests: (precision == Precision::Bits16).then_some(tokens),
         }
     }
@@ -145,7 +145,6 @@ impl Activations {
             values: self.values.as_mut_ptr(),
             codes: self.codes.as_mut_ptr(),
             scales: self.scales.as_mut_ptr(),
-            sums: self.sums.as_mut_ptr(),
             state,
         };
         pool.for_each(tokens, 4, |token| {
@@ -176,7 +175,6 @@ struct Out {
     values: *mut f32,
     codes: *mut i8,
     scales: *mut f32,
-    sums: *mut f32,
     state: *mut f32,
 }
 // SAFETY: each token writes its own rows only.
@@ -196,10 +194,9 @@ impl Out {
                     blocks * BLOCK,
                 ),
                 scales: std::slice::from_raw_parts_mut(
-                    self.scales.add(row * blocks * 2),
-                    blocks * 2,
+                    self.scales.add(row * blocks * SCALES),
+                    blocks * SCALES,
                 ),
-                sums: std::slice::from_raw_parts_mut(self.sums.add(row * blocks * 3), blocks * 3),
             }
         }
     }
@@ -209,7 +206,6 @@ impl Out {
 struct Coded<'a> {
     codes: &'a mut [i8],
     scales: &'a mut [f32],
-    sums: &'a mut [f32],
 }
 
 struct Quantize<'a> {
@@ -244,8 +240,7 @@ impl Coded<'_> {
     #[inline(always)]
     fn quantize<S: Simd>(&mut self, s: S, block: usize, x: &[f32; BLOCK]) {
         let codes = &mut self.codes[block * BLOCK..][..BLOCK];
-        let scales = &mut self.scales[block * 2..][..2];
-        let sums = &mut self.sums[block * 3..][..3];
+        let scales = &mut self.scales[block * SCALES..][..SCALES];
         for h in 0..2 {
             // SAFETY: `x` and `codes` have 32 elements, read and written 8 at a time.
             unsafe {
@@ -254,10 +249,10 @@ impl Coded<'_> {
                     s.load(x.as_ptr().add(16 * h + 8)),
                 ];
                 let codes = codes.as_mut_ptr().add(16 * h);
-                (scales[h], sums[h]) = quantize_half(s, v, codes);
+                (scales[h], scales[2 + h]) = quantize_half(s, v, codes);
             }
         }
-        sums[2] = sums[0] + sums[1];
+        scales[4] = scales[2] + scales[3];
     }
 
     /// Takes what the codes of a block stand for off its numbers.
@@ -265,7 +260,7 @@ impl Coded<'_> {
     fn subtract_from(&self, block: usize, x: &mut [f32; BLOCK]) {
         let codes = &self.codes[block * BLOCK..][..BLOCK];
         for i in 0..BLOCK {
-            x[i] -= self.scales[block * 2 + i / 16] * f32::from(codes[i]);
+            x[i] -= self.scales[block * SCALES + i / 16] * f32::from(codes[i]);
         }
     }
 }

@@ -37,7 +37,7 @@ pub struct Matmul<'a> {
 pub fn matmul(pool: &Pool, tier: Tier, input: &Activations, group: &mut [Matmul<'_>]) {
     let tokens = input.tokens();
     let mut jobs = [const { None }; 8];
-    let mut panels = 0;
+    let mut pairs = 0;
     assert!(
         group.len() <= jobs.len(),
         "at most {} products share an input",
@@ -52,27 +52,27 @@ pub fn matmul(pool: &Pool, tier: Tier, input: &Activations, group: &mut [Matmul<
         );
         *job = Some(Job {
             weights,
-            first_panel: panels,
+            first_pair: pairs,
             out: product.out.as_mut_ptr(),
         });
-        panels += weights.panels();
+        pairs += weights.panels().div_ceil(2);
     }
     let jobs = &jobs[..group.len()];
     let token_blocks = tokens.div_ceil(TOKEN_BLOCK);
     // About 16 hand-outs a thread: enough to even out a busy neighbour, few enough to keep streams long.
-    let chunk = (panels / (pool.threads() * 16)).max(1);
+    let chunk = (pairs / (pool.threads() * 16)).max(1);
     for block in 0..token_blocks {
         let first = block * TOKEN_BLOCK;
         let count = TOKEN_BLOCK.min(tokens - first);
-        pool.for_each(panels.div_ceil(chunk), 1, |index| {
-            for panel in index * chunk..panels.min((index + 1) * chunk) {
+        pool.for_each(pairs.div_ceil(chunk), 1, |index| {
+            for pair in index * chunk..pairs.min((index + 1) * chunk) {
                 let owner = jobs
                     .iter()
                     .flatten()
                     .rev()
-                    .find(|job| job.first_panel <= panel);
+                    .find(|job| job.first_pair <= pair);
                 if let Some(job) = owner {
-                    multiply(tier, job, panel - job.first_panel, input, first, count);
+                    multiply(tier, job, pair - job.first_pair, input, first, count);
                 }
             }
         });
@@ -81,73 +81,76 @@ pub fn matmul(pool: &Pool, tier: Tier, input: &Activations, group: &mut [Matmul<
 
 struct Job<'a> {
     weights: &'a PackedMatrix,
-    first_panel: usize,
+    first_pair: usize,
     out: *mut f32,
 }
 // SAFETY: each panel writes its own rows of the output only.
 unsafe impl Sync for Job<'_> {}
 
-/// One panel of a job times `count` tokens from `first` on.
+/// A pair of neighbouring panels of a job, or the last one alone, times `count` tokens from `first` on.
 fn multiply(
     tier: Tier,
     job: &Job<'_>,
-    panel: usize,
+    pair: usize,
     input: &Activations,
     first: usize,
     count: usize,
 ) {
     let weights = job.weights;
-    // SAFETY: `matmul` checked that the output has `tokens * rows` elements.
-    let p = unsafe { job.out.add(first * weights.rows + panel * ROWS) };
-    let out = Out {
-        p,
-        stride: weights.rows,
-        rows: ROWS.min(weights.rows - panel * ROWS),
-        add: false,
-    };
-    let task = Task {
+    let task = |panel: usize| Task {
         panel: weights.panel(panel),
         input,
         first,
         count,
-        out,
+        out: Out {
+            // SAFETY: `matmul` checked that the output has `tokens * rows` elements.
+            p: unsafe { job.out.add(first * weights.rows + panel * ROWS) },
+            stride: weights.rows,
+            rows: ROWS.min(weights.rows - panel * ROWS),
+            add: false,
+        },
     };
-    let quantized = weights.format.is_quantized();
-    for (pass, rows) in input
-        .passes()
-        .take(if quantized { 2 } else { 1 })
-        .enumerate()
-    {
-        let task = Task {
-            first: rows + first,
-            out: Out {
-                add: pass > 0,
-                ..task.out
-            },
-            ..task
-        };
-        multiply_pass(tier, weights.format, &task);
+    let mut tasks = [task(2 * pair); 2];
+    let tasks = match 2 * pair + 1 < weights.panels() {
+        true => {
+            tasks[1] = task(2 * pair + 1);
+            &mut tasks[..]
+        }
+        false => &mut tasks[..1],
+    };
+    let passes = if weights.format.is_quantized() { 2 } else { 1 };
+    for (pass, rows) in input.passes().take(passes).enumerate() {
+        for task in tasks.iter_mut() {
+            task.first = rows + first;
+            task.out.add = pass > 0;
+        }
+        multiply_pass(tier, weights.format, tasks);
     }
 }
 
-fn multiply_pass(tier: Tier, format: PanelFormat, task: &Task<'_>) {
+fn multiply_pass(tier: Tier, format: PanelFormat, tasks: &[Task<'_>]) {
+    let each = |multiply: fn(Tier, &Task<'_>)| tasks.iter().for_each(|task| multiply(tier, task));
     match format {
-        PanelFormat::F32 => float::multiply::<float::F32>(tier, task),
-        PanelFormat::F16 => float::multiply::<float::F16>(tier, task),
-        PanelFormat::BF16 => float::multiply::<float::BF16>(tier, task),
-        PanelFormat::Q4_0 => quantized::multiply::<Q4_0>(tier, task),
-        PanelFormat::Q4_1 => quantized::multiply::<Q4_1>(tier, task),
-        PanelFormat::Q5_0 => quantized::multiply::<Q5_0>(tier, task),
-        PanelFormat::Q5_1 => quantized::multiply::<Q5_1>(tier, task),
-        PanelFormat::Q8_0 => quantized::multiply::<Q8_0>(tier, task),
-        PanelFormat::IQ4_NL => quantized::multiply::<IQ4_NL>(tier, task),
-        PanelFormat::Q2_K => quantized::multiply::<Q2_K>(tier, task),
-        PanelFormat::Q3_K => quantized::multiply::<Q3_K>(tier, task),
-        PanelFormat::Q4_K => quantized::multiply::<Q4_K>(tier, task),
-        PanelFormat::Q5_K => quantized::multiply::<Q5_K>(tier, task),
-        PanelFormat::Q6_K => quantized::multiply::<Q6_K>(tier, task),
-        PanelFormat::IQ4_XS => quantized::multiply::<IQ4_XS>(tier, task),
-        PanelFormat::Blocks(dtype) => general::multiply(tier, dtype, task),
+        PanelFormat::F32 => each(float::multiply::<float::F32>),
+        PanelFormat::F16 => each(float::multiply::<float::F16>),
+        PanelFormat::BF16 => each(float::multiply::<float::BF16>),
+        PanelFormat::Q4_0 => quantized::multiply::<Q4_0>(tier, tasks),
+        PanelFormat::Q4_1 => quantized::multiply::<Q4_1>(tier, tasks),
+        PanelFormat::Q5_0 => quantized::multiply::<Q5_0>(tier, tasks),
+        PanelFormat::Q5_1 => quantized::multiply::<Q5_1>(tier, tasks),
+        PanelFormat::Q8_0 => quantized::multiply::<Q8_0>(tier, tasks),
+        PanelFormat::IQ4_NL => quantized::multiply::<IQ4_NL>(tier, tasks),
+        PanelFormat::Q2_K => quantized::multiply::<Q2_K>(tier, tasks),
+        PanelFormat::Q3_K => quantized::multiply::<Q3_K>(tier, tasks),
+        PanelFormat::Q4_K => quantized::multiply::<Q4_K>(tier, tasks),
+        PanelFormat::Q5_K => quantized::multiply::<Q5_K>(tier, tasks),
+        PanelFormat::Q6_K => quantized::multiply::<Q6_K>(tier, tasks),
+        PanelFormat::IQ4_XS => quantized::multiply::<IQ4_XS>(tier, tasks),
+        PanelFormat::Blocks(dtype) => {
+            tasks
+                .iter()
+                .for_each(|task| general::multiply(tier, dtype, task));
+        }
     }
 }
 
@@ -198,19 +201,21 @@ impl Out {
     }
 }
 
-/// Writes the sums of all tokens to the output.
+/// Writes the sums of a panel, one of a pair, to the output.
 struct Write<'a> {
     task: &'a Task<'a>,
-    sums: &'a [[f32; ROWS]],
+    panel: usize,
+    sums: &'a [[[f32; ROWS]; 2]],
 }
 
 impl Kernel for Write<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        for (t, sum) in self.sums.iter().enumerate() {
+        for (t, sums) in self.sums.iter().enumerate() {
             // SAFETY: a sum has 8 elements.
-            self.task.out.write(s, t, unsafe { s.load(sum.as_ptr()) });
+            let sum = unsafe { s.load(sums[self.panel].as_ptr()) };
+            self.task.out.write(s, t, sum);
         }
     }
 }

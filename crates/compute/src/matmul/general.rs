@@ -4,7 +4,7 @@
 //! A stretch is decoded once for all tokens of the call: for one token straight into the sums, for several into floats first.
 //! Either way the product of a row and a token is rounded and summed alike, however many tokens there are.
 
-use super::{TOKEN_BLOCK, Task, Write};
+use super::{TOKEN_BLOCK, Task};
 use crate::panels::ROWS;
 use crate::simd::{Kernel, Simd};
 use crate::tier::Tier;
@@ -45,6 +45,23 @@ pub(super) fn multiply(tier: Tier, dtype: DType, task: &Task<'_>) {
         });
     }
     tier.run(Write { task, sums });
+}
+
+/// Writes the sums of all tokens to the output.
+struct Write<'a> {
+    task: &'a Task<'a>,
+    sums: &'a [[f32; ROWS]],
+}
+
+impl Kernel for Write<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for (t, sum) in self.sums.iter().enumerate() {
+            // SAFETY: a sum has 8 elements.
+            self.task.out.write(s, t, unsafe { s.load(sum.as_ptr()) });
+        }
+    }
 }
 
 /// A stretch of 8 rows: weight = scale x code.

@@ -3,63 +3,71 @@
 //! The kernels for many tokens see unpacked codes only, so that they are compiled per [`Shape`] and not per type.
 
 use super::{FEW, TOKEN_BLOCK, Task, Write};
-use crate::activations::Activations;
+use crate::activations::{Activations, SCALES};
 use crate::panels::{BLOCK, Block, ROWS, Shape, Unit};
-use crate::simd::{Kernel, Simd, each};
+use crate::simd::{
+    Kernel, Simd, Tile, TileKind, UNPACKED_BLOCK, UNPACKED_BLOCKS, UNPACKED_PANEL, each,
+};
 use crate::tier::Tier;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
-/// Columns unpacked at a time: 8 KiB of codes and at most 4 KiB of scales, which with a tile of tokens fits 32 KiB.
-const STRETCH: usize = 1024;
+/// Tokens of a tile that a tier brings itself.
+const TILE_TOKENS: usize = 4;
 
-/// Multiplies and writes the results.
-pub(super) fn multiply<U: Unit>(tier: Tier, task: &Task<'_>) {
-    if task.count == 1 {
-        return tier.run(Few::<U, 1> {
-            task,
-            unit: PhantomData,
-        });
-    }
+/// Multiplies one or two panels with the same tokens and writes the results.
+pub(super) fn multiply<U: Unit>(tier: Tier, tasks: &[Task<'_>]) {
+    let Some(task) = tasks.first() else { return };
     if task.count <= FEW {
-        return tier.run(Few::<U, FEW> {
-            task,
-            unit: PhantomData,
-        });
+        return tasks.iter().for_each(|task| few::<U>(tier, task));
     }
     let mut scratch = MaybeUninit::<Scratch>::uninit();
-    let mut sums = [[0.0; ROWS]; TOKEN_BLOCK];
+    let mut sums = [[[0.0; ROWS]; 2]; TOKEN_BLOCK];
     let sums = &mut sums[..task.count];
-    let unit_columns = U::BLOCKS * BLOCK;
-    for (stretch, units) in task
-        .panel
-        .chunks(STRETCH / unit_columns * U::BYTES)
-        .enumerate()
-    {
-        let blocks = units.len() / U::BYTES * U::BLOCKS;
-        tier.run(Unpack::<U> {
-            units,
-            scratch: scratch.as_mut_ptr(),
-            unit: PhantomData,
-        });
+    let stretch_bytes = UNPACKED_BLOCKS / U::BLOCKS * U::BYTES;
+    for (stretch, units) in task.panel.chunks(stretch_bytes).enumerate() {
+        for (index, task) in tasks.iter().enumerate() {
+            let units = &task.panel[stretch * stretch_bytes..][..units.len()];
+            tier.run(Unpack::<U> {
+                units,
+                panel: scratch
+                    .as_mut_ptr()
+                    .cast::<u8>()
+                    .wrapping_add(index * UNPACKED_PANEL),
+                unit: PhantomData,
+            });
+        }
         tier.run(Tiles::<U::Shape> {
-            scratch: scratch.as_ptr(),
-            blocks,
-            task,
-            start: stretch * STRETCH / BLOCK,
+            stretch: Stretch {
+                scratch: scratch.as_ptr().cast(),
+                panels: tasks.len(),
+                blocks: units.len() / U::BYTES * U::BLOCKS,
+                task,
+                start: stretch * UNPACKED_BLOCKS,
+            },
             sums,
             shape: PhantomData,
         });
     }
-    tier.run(Write { task, sums });
+    for (panel, task) in tasks.iter().enumerate() {
+        tier.run(Write { task, panel, sums });
+    }
 }
 
-/// The three pointers of a token's quantized row, from some block on.
+fn few<U: Unit>(tier: Tier, task: &Task<'_>) {
+    let unit = PhantomData;
+    match task.count {
+        1 => tier.run(Few::<U, 1> { task, unit }),
+        2 => tier.run(Few::<U, 2> { task, unit }),
+        _ => tier.run(Few::<U, FEW> { task, unit }),
+    }
+}
+
+/// The pointers of a token's quantized row, from some block on.
 #[derive(Clone, Copy)]
 struct Row {
     codes: *const i8,
     scales: *const f32,
-    sums: *const f32,
 }
 
 #[inline(always)]
@@ -67,8 +75,7 @@ fn row(input: &Activations, token: usize, block: usize) -> Row {
     let at = token * input.blocks() + block;
     Row {
         codes: input.codes[at * BLOCK..].as_ptr(),
-        scales: input.scales[at * 2..].as_ptr(),
-        sums: input.sums[at * 3..].as_ptr(),
+        scales: input.scales[at * SCALES..].as_ptr(),
     }
 }
 
@@ -133,30 +140,33 @@ unsafe fn accumulate<S: Simd, H: Shape>(
         } else {
             s.dot_unsigned::<2>(&halves[h], codes)
         };
-        let scale = s.splat(*row.scales.add(2 * n + h));
+        let scale = s.splat(*row.scales.add(SCALES * n + h));
         acc = s.fma(s.mul(block.s[h], scale), s.to_f32(dot), acc);
         if H::HALVES {
-            acc = s.fma(block.m[h], s.splat(*row.sums.add(3 * n + h)), acc);
+            acc = s.fma(
+                block.m[h],
+                s.splat(*row.scales.add(SCALES * n + 2 + h)),
+                acc,
+            );
         }
     }
     if !H::HALVES && (!H::SIGNED || S::BIASED) {
-        acc = s.fma(block.m[0], s.splat(*row.sums.add(3 * n + 2)), acc);
+        acc = s.fma(block.m[0], s.splat(*row.scales.add(SCALES * n + 4)), acc);
     }
     acc
 }
 
-/// A stretch of a panel, unpacked.
+/// A stretch of two panels, unpacked: each block's codes, then `s` and `m` of both halves. With the rows of a tile it takes half
+/// of a first-level cache of 32 KiB.
 #[repr(align(64))]
 struct Scratch {
-    codes: [u8; STRETCH * ROWS],
-    /// `s` and `m` of each block, both halves.
-    scales: [f32; STRETCH / BLOCK * 4 * ROWS],
+    _panels: [u8; 2 * UNPACKED_PANEL],
 }
 
-/// Unpacks a stretch.
+/// Unpacks a stretch of a panel.
 struct Unpack<'a, U> {
     units: &'a [u8],
-    scratch: *mut Scratch,
+    panel: *mut u8,
     unit: PhantomData<U>,
 }
 
@@ -167,21 +177,17 @@ impl<U: Unit> Kernel for Unpack<'_, U> {
         let mut n = 0;
         for unit in self.units.chunks_exact(U::BYTES) {
             for b in 0..U::BLOCKS {
-                // SAFETY: at most `STRETCH` columns are unpacked, which the scratch has room for.
+                // SAFETY: at most `UNPACKED_BLOCKS` blocks are unpacked, which a panel of the scratch has room for.
                 unsafe {
                     let block = U::block(s, unit.as_ptr(), b);
-                    let codes = (&raw mut (*self.scratch).codes)
-                        .cast::<u8>()
-                        .add(n * BLOCK * ROWS);
+                    let codes = self.panel.add(n * UNPACKED_BLOCK);
                     for j in 0..8 {
                         s.store_b(codes.add(32 * j), block.codes[j]);
                     }
-                    let scales = (&raw mut (*self.scratch).scales)
-                        .cast::<f32>()
-                        .add(n * 4 * ROWS);
+                    let scales = codes.add(256).cast::<f32>();
                     for h in 0..2 {
-                        s.store(scales.add(2 * h * ROWS), block.s[h]);
-                        s.store(scales.add((2 * h + 1) * ROWS), block.m[h]);
+                        s.store(scales.add(h * ROWS), block.s[h]);
+                        s.store(scales.add((2 + h) * ROWS), block.m[h]);
                     }
                 }
                 n += 1;
@@ -190,14 +196,20 @@ impl<U: Unit> Kernel for Unpack<'_, U> {
     }
 }
 
-/// Adds the product of an unpacked stretch with each token to its sums.
-struct Tiles<'a, H> {
-    scratch: *const Scratch,
+/// An unpacked stretch of one or two panels, and the tokens to multiply it with.
+struct Stretch<'a> {
+    scratch: *const u8,
+    panels: usize,
     blocks: usize,
     task: &'a Task<'a>,
     /// The stretch's first block in a row.
     start: usize,
-    sums: &'a mut [[f32; ROWS]],
+}
+
+/// Adds the products of a stretch with each token to its sums.
+struct Tiles<'a, H> {
+    stretch: Stretch<'a>,
+    sums: &'a mut [[[f32; ROWS]; 2]],
     shape: PhantomData<H>,
 }
 
@@ -205,49 +217,80 @@ impl<H: Shape> Kernel for Tiles<'_, H> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        if S::TILE == 8 {
-            self.by::<S, 8>(s)
-        } else {
-            self.by::<S, 4>(s)
+        let Tiles { stretch, sums, .. } = self;
+        let tiled = match S::TILES && stretch.panels == 2 {
+            true => sums.len() / TILE_TOKENS * TILE_TOKENS,
+            false => 0,
+        };
+        for (tile, sums) in sums[..tiled].chunks_exact_mut(TILE_TOKENS).enumerate() {
+            stretch.tile::<S, H>(s, tile * TILE_TOKENS, sums);
+        }
+        for panel in 0..stretch.panels {
+            if S::TILE == 8 {
+                stretch.by::<S, H, 8>(s, panel, tiled, &mut sums[tiled..]);
+            } else {
+                stretch.by::<S, H, 4>(s, panel, tiled, &mut sums[tiled..]);
+            }
         }
     }
 }
 
-impl<H: Shape> Tiles<'_, H> {
-    /// `T` tokens at a time; where fewer are left, the last one fills up.
+impl Stretch<'_> {
+    /// Both panels times 4 tokens from `first` on, as the tier does it.
     #[inline(always)]
-    fn by<S: Simd, const T: usize>(self, s: S) {
-        let Tiles {
-            scratch,
-            blocks,
-            task,
-            start,
-            sums,
-            ..
-        } = self;
-        let mut first = task.first;
+    fn tile<S: Simd, H: Shape>(&self, s: S, first: usize, sums: &mut [[[f32; ROWS]; 2]]) {
+        let kind = match (H::SIGNED, H::HALVES) {
+            (true, _) => TileKind::Signed,
+            (false, true) => TileKind::Halves,
+            (false, false) => TileKind::Whole,
+        };
+        let input = self.task.input;
+        let row = row(input, self.task.first + first, self.start);
+        let tile = Tile {
+            weights: self.scratch,
+            blocks: self.blocks,
+            codes: row.codes,
+            code_stride: input.blocks() * BLOCK,
+            scales: row.scales,
+            scale_stride: input.blocks() * SCALES,
+            sums: sums.as_mut_ptr().cast(),
+        };
+        // SAFETY: the scratch holds `blocks` blocks of both panels, each of the 4 rows has them from its start on, and there are
+        // 4 sums.
+        unsafe { s.tile(kind, &tile) };
+    }
+
+    /// One panel times `T` tokens at a time, from `first` on; where fewer are left, the last one fills up.
+    #[inline(always)]
+    fn by<S: Simd, H: Shape, const T: usize>(
+        &self,
+        s: S,
+        panel: usize,
+        first: usize,
+        sums: &mut [[[f32; ROWS]; 2]],
+    ) {
+        let input = self.task.input;
+        let mut first = self.task.first + first;
         for sums in sums.chunks_mut(T) {
             let count = sums.len();
-            let mut rows = [row(task.input, first, start); T];
+            let mut rows = [row(input, first, self.start); T];
             let mut acc = [s.splat(0.0); T];
             for t in 0..T {
-                rows[t] = row(task.input, first + t.min(count - 1), start);
+                rows[t] = row(input, first + t.min(count - 1), self.start);
                 // SAFETY: a sum has 8 elements.
-                acc[t] = unsafe { s.load(sums[t.min(count - 1)].as_ptr()) };
+                acc[t] = unsafe { s.load(sums[t.min(count - 1)][panel].as_ptr()) };
             }
-            for n in 0..blocks {
-                // SAFETY: the scratch holds `blocks` blocks; each row has them from its start on.
+            for n in 0..self.blocks {
+                // SAFETY: the scratch holds `blocks` blocks of each panel; each row has them from its start on.
                 unsafe {
-                    let codes = (&raw const (*scratch).codes)
-                        .cast::<u8>()
-                        .add(n * BLOCK * ROWS);
-                    let scales = (&raw const (*scratch).scales)
-                        .cast::<f32>()
-                        .add(n * 4 * ROWS);
+                    let codes = self
+                        .scratch
+                        .add(panel * UNPACKED_PANEL + n * UNPACKED_BLOCK);
+                    let scales = codes.add(256).cast::<f32>();
                     let block = Block {
                         codes: each!(8; j => s.load_b(codes.add(32 * j))),
-                        s: each!(2; h => s.load(scales.add(2 * h * ROWS))),
-                        m: each!(2; h => s.load(scales.add((2 * h + 1) * ROWS))),
+                        s: each!(2; h => s.load(scales.add(h * ROWS))),
+                        m: each!(2; h => s.load(scales.add((2 + h) * ROWS))),
                     };
                     for t in 0..T {
                         acc[t] = accumulate::<S, H>(s, &block, rows[t], n, acc[t]);
@@ -256,7 +299,7 @@ impl<H: Shape> Tiles<'_, H> {
             }
             for t in 0..count {
                 // SAFETY: as above.
-                unsafe { s.store(sums[t].as_mut_ptr(), acc[t]) };
+                unsafe { s.store(sums[t][panel].as_mut_ptr(), acc[t]) };
             }
             first += count;
         }

@@ -1,6 +1,6 @@
 //! AVX2, FMA and F16C: 256-bit vectors, exact int8 products through `vpmaddubsw`.
 
-use super::{Kernel, Simd};
+use super::{Kernel, Simd, Tile, TileKind, avx2_tile};
 use std::arch::x86_64::*;
 
 /// Permission to use AVX2, FMA and F16C.
@@ -207,8 +207,18 @@ pub(super) unsafe fn broadcast4(a: *const i8, step: usize) -> __m256i {
 #[allow(unsafe_op_in_unsafe_fn)]
 impl Simd for Avx2 {
     const BIASED: bool = false;
+    const TILES: bool = true;
     const TILE: usize = 4;
     avx2_operations!();
+
+    #[inline(always)]
+    unsafe fn tile(self, kind: TileKind, tile: &Tile) {
+        match kind {
+            TileKind::Whole => avx2_tile::whole(tile),
+            TileKind::Halves => avx2_tile::halves(tile),
+            TileKind::Signed => avx2_tile::signed(tile),
+        }
+    }
 
     #[inline(always)]
     unsafe fn dot_unsigned<const DEPTH: usize>(self, w: &[__m256i; 4], a: *const i8) -> __m256i {

@@ -5,6 +5,8 @@
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx2_tile;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod vnni;
@@ -94,6 +96,40 @@ pub(crate) trait Kernel {
     fn run<S: Simd>(self, simd: S) -> Self::Output;
 }
 
+/// Bytes of an unpacked block of 8 rows and 32 columns: 8 steps of codes, then `s` and `m` of both halves (`panels.rs`).
+pub(crate) const UNPACKED_BLOCK: usize = 256 + 4 * 32;
+/// Blocks of a panel that are unpacked at a time.
+pub(crate) const UNPACKED_BLOCKS: usize = 16;
+/// From a block of an unpacked panel to that of the next panel.
+pub(crate) const UNPACKED_PANEL: usize = UNPACKED_BLOCKS * UNPACKED_BLOCK;
+
+/// How the products of codes are summed, for [`Simd::tile`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TileKind {
+    /// Unsigned codes of up to 5 bits, one scale and offset a block.
+    Whole,
+    /// Unsigned codes of up to 6 bits, a scale and an offset each half block.
+    Halves,
+    /// Signed codes of 8 bits, one scale a block.
+    Signed,
+}
+
+/// Two unpacked panels times 4 tokens.
+pub(crate) struct Tile {
+    /// The first panel's blocks, 32-byte aligned; those of the second [`UNPACKED_PANEL`] bytes further.
+    pub weights: *const u8,
+    /// Blocks to multiply, at least one.
+    pub blocks: usize,
+    /// The first token's codes, and bytes from one token to the next.
+    pub codes: *const i8,
+    pub code_stride: usize,
+    /// The first token's scales and sums, 5 a block, and numbers from one token to the next.
+    pub scales: *const f32,
+    pub scale_stride: usize,
+    /// `[4 tokens, 2 panels, 8 rows]`, added to.
+    pub sums: *mut f32,
+}
+
 /// Vector operations of one tier.
 ///
 /// # Safety
@@ -109,6 +145,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Whether signed codes are multiplied as unsigned ones plus 128 (taken off again through the activation sums),
     /// because the dot product instruction wants unsigned times signed and does not saturate.
     const BIASED: bool;
+    /// Whether this tier has a register tile of its own.
+    const TILES: bool = false;
     /// Tokens in a register tile of the prefill kernel, by the number of registers.
     const TILE: usize;
 
@@ -165,6 +203,13 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     unsafe fn dot_unsigned<const DEPTH: usize>(self, w: &[Self::B; 4], a: *const i8) -> Self::A;
     /// The same for signed codes in -128..=127. Not called where [`Simd::BIASED`].
     unsafe fn dot_signed(self, w: &[Self::B; 4], a: *const i8) -> Self::A;
+
+    /// Adds the products of a tile to its sums, with the operations of a single product in their order. Not called where
+    /// [`Simd::TILES`] is false.
+    ///
+    /// # Safety
+    /// The panels have `blocks` unpacked blocks, each token `32 * blocks` codes and `5 * blocks` scales and sums.
+    unsafe fn tile(self, _kind: TileKind, _tile: &Tile) {}
 }
 
 /// `e^x` for `x <= 88`, relative error below 2e-7; below -87 it is 0 or the smallest normal number.
