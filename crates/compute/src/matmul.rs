@@ -59,21 +59,17 @@ pub fn matmul(pool: &Pool, tier: Tier, input: &Activations, group: &mut [Matmul<
     }
     let jobs = &jobs[..group.len()];
     let token_blocks = tokens.div_ceil(TOKEN_BLOCK);
-    // About 16 hand-outs a thread: enough to even out a busy neighbour, few enough to keep streams long.
-    let chunk = (pairs / (pool.threads() * 16)).max(1);
     for block in 0..token_blocks {
         let first = block * TOKEN_BLOCK;
         let count = TOKEN_BLOCK.min(tokens - first);
-        pool.for_each(pairs.div_ceil(chunk), 1, |index| {
-            for pair in index * chunk..pairs.min((index + 1) * chunk) {
-                let owner = jobs
-                    .iter()
-                    .flatten()
-                    .rev()
-                    .find(|job| job.first_pair <= pair);
-                if let Some(job) = owner {
-                    multiply(tier, job, pair - job.first_pair, input, first, count);
-                }
+        pool.for_each(pairs, 1, |pair| {
+            let owner = jobs
+                .iter()
+                .flatten()
+                .rev()
+                .find(|job| job.first_pair <= pair);
+            if let Some(job) = owner {
+                multiply(tier, job, pair - job.first_pair, input, first, count);
             }
         });
     }
@@ -201,10 +197,9 @@ impl Out {
     }
 }
 
-/// Writes the sums of a panel, one of a pair, to the output.
+/// Writes the sums of one or two panels to the output.
 struct Write<'a> {
-    task: &'a Task<'a>,
-    panel: usize,
+    tasks: &'a [Task<'a>],
     sums: &'a [[[f32; ROWS]; 2]],
 }
 
@@ -213,9 +208,10 @@ impl Kernel for Write<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         for (t, sums) in self.sums.iter().enumerate() {
-            // SAFETY: a sum has 8 elements.
-            let sum = unsafe { s.load(sums[self.panel].as_ptr()) };
-            self.task.out.write(s, t, sum);
+            for (task, sum) in self.tasks.iter().zip(sums) {
+                // SAFETY: a sum has 8 elements.
+                task.out.write(s, t, unsafe { s.load(sum.as_ptr()) });
+            }
         }
     }
 }

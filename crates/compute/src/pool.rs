@@ -15,6 +15,13 @@ const SPINS: u32 = 20_000;
 /// Rounds of `pause` after which a waiting thread offers its processor to others.
 const SPINS_BEFORE_YIELD: u32 = 1_000;
 
+/// Stretches that a loop is split into at most: one a thread, up to this many.
+const STRETCHES: usize = 16;
+
+/// The next item of a stretch, on a pair of cache lines of its own.
+#[repr(align(128))]
+struct Next(AtomicUsize);
+
 /// Threads that share out the items of a loop. The calling thread is one of them; a pool of one thread starts none.
 pub struct Pool {
     shared: Arc<Shared>,
@@ -25,7 +32,7 @@ pub struct Pool {
 #[derive(Clone, Copy)]
 struct Job {
     data: *const (),
-    call: unsafe fn(*const ()),
+    call: unsafe fn(*const (), usize),
 }
 // SAFETY: the closure behind `data` is `Sync`, and lives until `region` returns.
 unsafe impl Send for Job {}
@@ -78,7 +85,7 @@ impl Pool {
         for index in 1..threads {
             let shared = Arc::clone(&pool.shared);
             let worker = std::thread::Builder::new().name(format!("dunlin-{index}"));
-            pool.workers.push(worker.spawn(move || shared.work())?);
+            pool.workers.push(worker.spawn(move || shared.work(index))?);
         }
         Ok(pool)
     }
@@ -88,7 +95,10 @@ impl Pool {
         self.workers.len() + 1
     }
 
-    /// Runs `f(item)` for every item in `0..items`, handed out in chunks as threads become free.
+    /// Runs `f(item)` for every item in `0..items`, in chunks.
+    ///
+    /// Each thread begins with a stretch of its own, so that it reads what lies together, and then helps the others with what they
+    /// have left.
     ///
     /// Loops of several callers take turns. `f` must not start another loop on the same pool.
     ///
@@ -99,27 +109,34 @@ impl Pool {
         if items <= chunk || self.workers.is_empty() {
             return (0..items).for_each(f);
         }
-        let next = AtomicUsize::new(0);
-        self.region(|| {
-            loop {
-                let start = next.fetch_add(chunk, Ordering::Relaxed);
-                if start >= items {
-                    break;
-                }
-                for item in start..items.min(start + chunk) {
-                    f(item);
+        let stretches = self.threads().min(STRETCHES);
+        let bound = |stretch: usize| items * stretch / stretches;
+        let next: [Next; STRETCHES] =
+            std::array::from_fn(|stretch| Next(AtomicUsize::new(bound(stretch.min(stretches)))));
+        self.region(|thread| {
+            for turn in 0..stretches {
+                let stretch = (thread + turn) % stretches;
+                let end = bound(stretch + 1);
+                loop {
+                    let start = next[stretch].0.fetch_add(chunk, Ordering::Relaxed);
+                    if start >= end {
+                        break;
+                    }
+                    for item in start..end.min(start + chunk) {
+                        f(item);
+                    }
                 }
             }
         });
     }
 
-    /// Runs `f` on this thread and on every worker that comes before this thread is through.
-    fn region<F: Fn() + Sync>(&self, f: F) {
+    /// Runs `f(number of the thread)` on this thread, number 0, and on every worker that comes before this thread is through.
+    fn region<F: Fn(usize) + Sync>(&self, f: F) {
         /// # Safety
         /// `data` points to a live `F`.
-        unsafe fn call<F: Fn()>(data: *const ()) {
+        unsafe fn call<F: Fn(usize)>(data: *const (), thread: usize) {
             // SAFETY: the caller's promise.
-            unsafe { (*data.cast::<F>())() }
+            unsafe { (*data.cast::<F>())(thread) }
         }
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let shared = &*self.shared;
@@ -137,7 +154,7 @@ impl Pool {
             let _guard = shared.lock.lock().unwrap_or_else(PoisonError::into_inner);
             shared.wake.notify_all();
         }
-        let own = catch_unwind(AssertUnwindSafe(&f));
+        let own = catch_unwind(AssertUnwindSafe(|| f(0)));
         let came = shared.gate.fetch_and(!OPEN, Ordering::AcqRel) & WORKERS;
         let mut spins = 0;
         while shared.left.load(Ordering::Acquire) < came {
@@ -222,7 +239,7 @@ impl Drop for Pool {
 }
 
 impl Shared {
-    fn work(&self) {
+    fn work(&self, thread: usize) {
         let mut seen = 0;
         while let Some(gate) = self.wait_for_region(seen) {
             seen = gate & !(OPEN | WORKERS);
@@ -247,7 +264,9 @@ impl Shared {
             let job = *self.job.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(job) = job {
                 // SAFETY: `region` keeps the closure alive until all who came in have left.
-                let result = catch_unwind(AssertUnwindSafe(|| unsafe { (job.call)(job.data) }));
+                let result = catch_unwind(AssertUnwindSafe(|| unsafe {
+                    (job.call)(job.data, thread);
+                }));
                 if result.is_err() {
                     self.panicked.store(true, Ordering::Relaxed);
                 }

@@ -12,6 +12,8 @@ use crate::tier::Tier;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
+/// Bytes that a panel is asked for before they are read. Pages are 4 KiB, and the processor's own prefetching ends with each.
+const AHEAD: usize = 2048;
 /// Tokens of a tile that a tier brings itself.
 const TILE_TOKENS: usize = 4;
 
@@ -19,7 +21,7 @@ const TILE_TOKENS: usize = 4;
 pub(super) fn multiply<U: Unit>(tier: Tier, tasks: &[Task<'_>]) {
     let Some(task) = tasks.first() else { return };
     if task.count <= FEW {
-        return tasks.iter().for_each(|task| few::<U>(tier, task));
+        return few::<U>(tier, tasks);
     }
     let mut scratch = MaybeUninit::<Scratch>::uninit();
     let mut sums = [[[0.0; ROWS]; 2]; TOKEN_BLOCK];
@@ -49,17 +51,23 @@ pub(super) fn multiply<U: Unit>(tier: Tier, tasks: &[Task<'_>]) {
             shape: PhantomData,
         });
     }
-    for (panel, task) in tasks.iter().enumerate() {
-        tier.run(Write { task, panel, sums });
-    }
+    tier.run(Write { tasks, sums });
 }
 
-fn few<U: Unit>(tier: Tier, task: &Task<'_>) {
-    let unit = PhantomData;
-    match task.count {
-        1 => tier.run(Few::<U, 1> { task, unit }),
-        2 => tier.run(Few::<U, 2> { task, unit }),
-        _ => tier.run(Few::<U, FEW> { task, unit }),
+/// Straight from the packed panels; two of them share the reads of one or two tokens, and keep twice as many sums in flight.
+fn few<U: Unit>(tier: Tier, tasks: &[Task<'_>]) {
+    match (tasks, tasks[0].count) {
+        ([first, second], 1) => tier.run(Few::<U, 2, 1>::of([first, second])),
+        ([first, second], 2) => tier.run(Few::<U, 2, 2>::of([first, second])),
+        (_, 1) => tasks
+            .iter()
+            .for_each(|task| tier.run(Few::<U, 1, 1>::of([task]))),
+        (_, 2) => tasks
+            .iter()
+            .for_each(|task| tier.run(Few::<U, 1, 2>::of([task]))),
+        _ => tasks
+            .iter()
+            .for_each(|task| tier.run(Few::<U, 1, FEW>::of([task]))),
     }
 }
 
@@ -79,37 +87,59 @@ fn row(input: &Activations, token: usize, block: usize) -> Row {
     }
 }
 
-/// `T` tokens straight from the packed panel. Where there are fewer, the last one fills up.
-struct Few<'a, U, const T: usize> {
-    task: &'a Task<'a>,
+/// `T` tokens straight from `P` neighbouring packed panels. Where there are fewer tokens, the last one fills up.
+struct Few<'a, U, const P: usize, const T: usize> {
+    tasks: [&'a Task<'a>; P],
     unit: PhantomData<U>,
 }
 
-impl<U: Unit, const T: usize> Kernel for Few<'_, U, T> {
+impl<'a, U, const P: usize, const T: usize> Few<'a, U, P, T> {
+    fn of(tasks: [&'a Task<'a>; P]) -> Self {
+        let unit = PhantomData;
+        Few { tasks, unit }
+    }
+}
+
+impl<U: Unit, const P: usize, const T: usize> Kernel for Few<'_, U, P, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let task = self.task;
+        let task = self.tasks[0];
         let mut rows = [row(task.input, task.first, 0); T];
         for t in 1..T {
             rows[t] = row(task.input, task.first + t.min(task.count - 1), 0);
         }
-        let mut acc = [s.splat(0.0); T];
+        let panel_bytes = task.panel.len();
+        let mut acc = [[s.splat(0.0); T]; P];
         let mut n = 0;
-        for unit in task.panel.chunks_exact(U::BYTES) {
+        for at in (0..panel_bytes).step_by(U::BYTES) {
+            // Past the end of a panel follows the next one that this thread reads.
+            let ahead = match at + AHEAD < panel_bytes {
+                true => at + AHEAD,
+                false => at + AHEAD + (P - 1) * panel_bytes,
+            };
             for b in 0..U::BLOCKS {
-                // SAFETY: the unit has `BYTES` bytes; the rows have as many blocks as the panel.
-                unsafe {
-                    let block = U::block(s, unit.as_ptr(), b);
-                    for t in 0..T {
-                        acc[t] = accumulate::<S, U::Shape>(s, &block, rows[t], n, acc[t]);
+                for p in 0..P {
+                    let panel = self.tasks[p].panel.as_ptr();
+                    let from = b * U::BYTES / U::BLOCKS;
+                    for line in (from..from + U::BYTES / U::BLOCKS).step_by(64) {
+                        s.prefetch(panel.wrapping_add(ahead + line));
+                    }
+                    // SAFETY: the unit has `BYTES` bytes; the rows have as many blocks as the panel.
+                    unsafe {
+                        let block = U::block(s, panel.add(at), b);
+                        for t in 0..T {
+                            acc[p][t] = accumulate::<S, U::Shape>(s, &block, rows[t], n, acc[p][t]);
+                        }
                     }
                 }
                 n += 1;
             }
         }
-        for t in 0..T.min(task.count) {
-            task.out.write(s, t, acc[t]);
+        for p in 0..P {
+            for t in 0..T.min(task.count) {
+                self.tasks[p].out.write(s, t, acc[p][t]);
+            }
         }
     }
 }

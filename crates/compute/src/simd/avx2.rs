@@ -145,6 +145,11 @@ macro_rules! avx2_operations {
         }
 
         #[inline(always)]
+        fn prefetch(self, p: *const u8) {
+            // SAFETY: a prefetch reads nothing that the program sees, from whatever address.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+        }
+        #[inline(always)]
         unsafe fn load_b(self, p: *const u8) -> __m256i {
             _mm256_loadu_si256(p.cast())
         }

@@ -183,6 +183,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// The 8 values as rounded signed bytes (they lie in -127..=127), and their sum.
     unsafe fn store_i8(self, p: *mut i8, a: Self::F) -> i32;
 
+    /// Asks for the cache line at `p`, which may be any address.
+    fn prefetch(self, _p: *const u8) {}
     /// Reads 32 bytes.
     unsafe fn load_b(self, p: *const u8) -> Self::B;
     /// Writes 32 bytes.
