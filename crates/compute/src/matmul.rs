@@ -13,6 +13,7 @@ use crate::panels::*;
 use crate::pool::Pool;
 use crate::simd::{Kernel, Simd};
 use crate::tier::Tier;
+use std::ops::Range;
 
 /// Up to so many tokens a panel is multiplied straight from memory; four cost about as much as one there.
 const FEW: usize = 4;
@@ -62,14 +63,19 @@ pub fn matmul(pool: &Pool, tier: Tier, input: &Activations, group: &mut [Matmul<
     for block in 0..token_blocks {
         let first = block * TOKEN_BLOCK;
         let count = TOKEN_BLOCK.min(tokens - first);
-        pool.for_each(pairs, 1, |pair| {
-            let owner = jobs
-                .iter()
-                .flatten()
-                .rev()
-                .find(|job| job.first_pair <= pair);
-            if let Some(job) = owner {
-                multiply(tier, job, pair - job.first_pair, input, first, count);
+        // Few tokens: enough hand-outs to even out a busy neighbour, few enough that they cost nothing. Many: a pair takes long.
+        let chunk = match count <= FEW {
+            true => pairs.div_ceil(pool.threads() * 8),
+            false => 1,
+        };
+        pool.for_each_chunk(pairs, chunk, |pairs| {
+            for job in jobs.iter().flatten() {
+                let end = job.first_pair + job.weights.panels().div_ceil(2);
+                let (from, to) = (pairs.start.max(job.first_pair), pairs.end.min(end));
+                if from < to {
+                    let pairs = from - job.first_pair..to - job.first_pair;
+                    multiply(tier, job, pairs, input, first, count);
+                }
             }
         });
     }
@@ -83,100 +89,105 @@ struct Job<'a> {
 // SAFETY: each panel writes its own rows of the output only.
 unsafe impl Sync for Job<'_> {}
 
-/// A pair of neighbouring panels of a job, or the last one alone, times `count` tokens from `first` on.
+/// Pairs of neighbouring panels of a job times `count` tokens from `first` on.
 fn multiply(
     tier: Tier,
     job: &Job<'_>,
-    pair: usize,
+    pairs: Range<usize>,
     input: &Activations,
     first: usize,
     count: usize,
 ) {
     let weights = job.weights;
-    let task = |panel: usize| Task {
-        panel: weights.panel(panel),
+    let quantized = weights.format.is_quantized();
+    let panels = 2 * pairs.start..(2 * pairs.end).min(weights.panels());
+    let task = |panels: Range<usize>, (pass, rows): (usize, usize)| Task {
+        panels: weights.panel_range(panels.clone()),
         input,
-        first,
+        first: rows + first,
         count,
         out: Out {
             // SAFETY: `matmul` checked that the output has `tokens * rows` elements.
-            p: unsafe { job.out.add(first * weights.rows + panel * ROWS) },
+            p: unsafe { job.out.add(first * weights.rows + panels.start * ROWS) },
             stride: weights.rows,
-            rows: ROWS.min(weights.rows - panel * ROWS),
-            add: false,
+            rows: weights.rows.min(panels.end * ROWS) - panels.start * ROWS,
+            add: pass > 0,
         },
     };
-    let mut tasks = [task(2 * pair); 2];
-    let tasks = match 2 * pair + 1 < weights.panels() {
-        true => {
-            tasks[1] = task(2 * pair + 1);
-            &mut tasks[..]
-        }
-        false => &mut tasks[..1],
+    let passes = || {
+        input
+            .passes()
+            .take(if quantized { 2 } else { 1 })
+            .enumerate()
     };
-    let passes = if weights.format.is_quantized() { 2 } else { 1 };
-    for (pass, rows) in input.passes().take(passes).enumerate() {
-        for task in tasks.iter_mut() {
-            task.first = rows + first;
-            task.out.add = pass > 0;
+    // Few tokens take all panels in one go, many a pair or (floats) a panel at a time.
+    let step = match (quantized, count <= FEW) {
+        (true, true) => panels.len(),
+        (true, false) => 2,
+        (false, _) => 1,
+    };
+    for start in panels.clone().step_by(step) {
+        for pass in passes() {
+            multiply_pass(
+                tier,
+                weights.format,
+                &task(start..panels.end.min(start + step), pass),
+            );
         }
-        multiply_pass(tier, weights.format, tasks);
     }
 }
 
-fn multiply_pass(tier: Tier, format: PanelFormat, tasks: &[Task<'_>]) {
-    let each = |multiply: fn(Tier, &Task<'_>)| tasks.iter().for_each(|task| multiply(tier, task));
+fn multiply_pass(tier: Tier, format: PanelFormat, task: &Task<'_>) {
     match format {
-        PanelFormat::F32 => each(float::multiply::<float::F32>),
-        PanelFormat::F16 => each(float::multiply::<float::F16>),
-        PanelFormat::BF16 => each(float::multiply::<float::BF16>),
-        PanelFormat::Q4_0 => quantized::multiply::<Q4_0>(tier, tasks),
-        PanelFormat::Q4_1 => quantized::multiply::<Q4_1>(tier, tasks),
-        PanelFormat::Q5_0 => quantized::multiply::<Q5_0>(tier, tasks),
-        PanelFormat::Q5_1 => quantized::multiply::<Q5_1>(tier, tasks),
-        PanelFormat::Q8_0 => quantized::multiply::<Q8_0>(tier, tasks),
-        PanelFormat::IQ4_NL => quantized::multiply::<IQ4_NL>(tier, tasks),
-        PanelFormat::Q2_K => quantized::multiply::<Q2_K>(tier, tasks),
-        PanelFormat::Q3_K => quantized::multiply::<Q3_K>(tier, tasks),
-        PanelFormat::Q4_K => quantized::multiply::<Q4_K>(tier, tasks),
-        PanelFormat::Q5_K => quantized::multiply::<Q5_K>(tier, tasks),
-        PanelFormat::Q6_K => quantized::multiply::<Q6_K>(tier, tasks),
-        PanelFormat::IQ4_XS => quantized::multiply::<IQ4_XS>(tier, tasks),
-        PanelFormat::Blocks(dtype) => {
-            tasks
-                .iter()
-                .for_each(|task| general::multiply(tier, dtype, task));
-        }
+        PanelFormat::F32 => float::multiply::<float::F32>(tier, task),
+        PanelFormat::F16 => float::multiply::<float::F16>(tier, task),
+        PanelFormat::BF16 => float::multiply::<float::BF16>(tier, task),
+        PanelFormat::Q4_0 => quantized::multiply::<Q4_0>(tier, task),
+        PanelFormat::Q4_1 => quantized::multiply::<Q4_1>(tier, task),
+        PanelFormat::Q5_0 => quantized::multiply::<Q5_0>(tier, task),
+        PanelFormat::Q5_1 => quantized::multiply::<Q5_1>(tier, task),
+        PanelFormat::Q8_0 => quantized::multiply::<Q8_0>(tier, task),
+        PanelFormat::IQ4_NL => quantized::multiply::<IQ4_NL>(tier, task),
+        PanelFormat::Q2_K => quantized::multiply::<Q2_K>(tier, task),
+        PanelFormat::Q3_K => quantized::multiply::<Q3_K>(tier, task),
+        PanelFormat::Q4_K => quantized::multiply::<Q4_K>(tier, task),
+        PanelFormat::Q5_K => quantized::multiply::<Q5_K>(tier, task),
+        PanelFormat::Q6_K => quantized::multiply::<Q6_K>(tier, task),
+        PanelFormat::IQ4_XS => quantized::multiply::<IQ4_XS>(tier, task),
+        PanelFormat::Blocks(dtype) => general::multiply(tier, dtype, task),
     }
 }
 
-/// A panel, the tokens it is multiplied with, and where the results go.
+/// Neighbouring panels, the tokens they are multiplied with, and where the results go.
 #[derive(Clone, Copy)]
 struct Task<'a> {
-    panel: &'a [u8],
+    panels: &'a [u8],
     input: &'a Activations,
     first: usize,
     count: usize,
     out: Out,
 }
 
-/// Where a panel's results go: token `t`, row `r` at `p + t * stride + r`.
+/// Where the results of some panels go: token `t`, row `r` at `p + t * stride + r`.
 #[derive(Clone, Copy)]
 struct Out {
     p: *mut f32,
     stride: usize,
+    /// Rows of all panels.
     rows: usize,
     /// Results are added to what is there.
     add: bool,
 }
 
 impl Out {
+    /// Writes the results of a panel for a token.
     #[inline(always)]
-    fn write<S: Simd>(&self, s: S, token: usize, value: S::F) {
+    fn write<S: Simd>(&self, s: S, token: usize, panel: usize, value: S::F) {
+        let first = panel * ROWS;
         // SAFETY: `multiply` made `p`, `stride` and `rows` so that these are elements of the output.
         unsafe {
-            let at = self.p.add(token * self.stride);
-            if self.rows == ROWS {
+            let at = self.p.add(token * self.stride + first);
+            if first + ROWS <= self.rows {
                 let value = if self.add {
                     s.add(s.load(at), value)
                 } else {
@@ -184,14 +195,15 @@ impl Out {
                 };
                 s.store(at, value);
             } else {
+                let rows = self.rows - first;
                 let mut row = [0.0; ROWS];
                 s.store(row.as_mut_ptr(), value);
                 if self.add {
-                    for r in 0..self.rows {
+                    for r in 0..rows {
                         row[r] += *at.add(r);
                     }
                 }
-                std::ptr::copy_nonoverlapping(row.as_ptr(), at, self.rows);
+                std::ptr::copy_nonoverlapping(row.as_ptr(), at, rows);
             }
         }
     }
@@ -199,7 +211,8 @@ impl Out {
 
 /// Writes the sums of one or two panels to the output.
 struct Write<'a> {
-    tasks: &'a [Task<'a>],
+    task: &'a Task<'a>,
+    panels: usize,
     sums: &'a [[[f32; ROWS]; 2]],
 }
 
@@ -208,9 +221,10 @@ impl Kernel for Write<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         for (t, sums) in self.sums.iter().enumerate() {
-            for (task, sum) in self.tasks.iter().zip(sums) {
+            for (panel, sum) in sums[..self.panels].iter().enumerate() {
                 // SAFETY: a sum has 8 elements.
-                task.out.write(s, t, unsafe { s.load(sum.as_ptr()) });
+                let sum = unsafe { s.load(sum.as_ptr()) };
+                self.task.out.write(s, t, panel, sum);
             }
         }
     }

@@ -14,6 +14,8 @@
 //! bits per weight more).
 
 use crate::simd::{Simd, each};
+use std::ops::Range;
+
 use dunlin_format::{DType, can_decode};
 
 /// Rows in a panel.
@@ -143,9 +145,9 @@ impl PackedMatrix {
         self.cols / cols * bytes
     }
 
-    pub(crate) fn panel(&self, index: usize) -> &[u8] {
+    pub(crate) fn panel_range(&self, panels: Range<usize>) -> &[u8] {
         let bytes = self.panel_bytes();
-        &self.data[index * bytes..self.data.len().min((index + 1) * bytes)]
+        &self.data[panels.start * bytes..self.data.len().min(panels.end * bytes)]
     }
 }
 

@@ -4,6 +4,7 @@
 //! more than the work. Workers spin for [`SPINS`] rounds and only then park. A region is open to workers that come, and
 //! waits for none that did not: on a machine that others use too, a worker that lost its processor holds nobody up.
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -105,9 +106,20 @@ impl Pool {
     /// # Panics
     /// If `f` panicked on any thread.
     pub fn for_each<F: Fn(usize) + Sync>(&self, items: usize, chunk: usize, f: F) {
+        self.for_each_chunk(items, chunk, |chunk| chunk.for_each(&f));
+    }
+
+    /// As [`Pool::for_each`], a chunk of neighbouring items at a time.
+    ///
+    /// # Panics
+    /// If `f` panicked on any thread.
+    pub fn for_each_chunk<F: Fn(Range<usize>) + Sync>(&self, items: usize, chunk: usize, f: F) {
         let chunk = chunk.max(1);
         if items <= chunk || self.workers.is_empty() {
-            return (0..items).for_each(f);
+            if items > 0 {
+                f(0..items);
+            }
+            return;
         }
         let stretches = self.threads().min(STRETCHES);
         let bound = |stretch: usize| items * stretch / stretches;
@@ -122,9 +134,7 @@ impl Pool {
                     if start >= end {
                         break;
                     }
-                    for item in start..end.min(start + chunk) {
-                        f(item);
-                    }
+                    f(start..end.min(start + chunk));
                 }
             }
         });

@@ -77,7 +77,7 @@ impl<P: Plain, const T: usize> Kernel for Tiles<'_, P, T> {
             }
             // Two sums per token: an FMA takes four cycles, and two can start in each.
             let mut acc = [[s.splat(0.0); 2]; T];
-            for (k, w) in task.panel.chunks_exact(P::BYTES * ROWS).enumerate() {
+            for (k, w) in task.panels.chunks_exact(P::BYTES * ROWS).enumerate() {
                 // SAFETY: `w` has 8 elements, and each row of `x` has one for every column.
                 unsafe {
                     let w = P::load(s, w.as_ptr());
@@ -87,7 +87,7 @@ impl<P: Plain, const T: usize> Kernel for Tiles<'_, P, T> {
                 }
             }
             for t in 0..T.min(task.count - at) {
-                task.out.write(s, at + t, s.add(acc[t][0], acc[t][1]));
+                task.out.write(s, at + t, 0, s.add(acc[t][0], acc[t][1]));
             }
             at += T;
         }

@@ -59,7 +59,9 @@ impl Kernel for Write<'_> {
     fn run<S: Simd>(self, s: S) {
         for (t, sum) in self.sums.iter().enumerate() {
             // SAFETY: a sum has 8 elements.
-            self.task.out.write(s, t, unsafe { s.load(sum.as_ptr()) });
+            self.task
+                .out
+                .write(s, t, 0, unsafe { s.load(sum.as_ptr()) });
         }
     }
 }
@@ -87,7 +89,7 @@ fn stretches(
     let bytes_of = |cols: usize| cols / dtype.block_len() * dtype.block_bytes();
     for start in (0..cols).step_by(STRETCH) {
         let count = STRETCH.min(cols - start);
-        let rows = task.panel.chunks_exact(bytes_of(cols));
+        let rows = task.panels.chunks_exact(bytes_of(cols));
         for (row, bytes) in rows.enumerate() {
             let bytes = &bytes[bytes_of(start)..][..bytes_of(count)];
             let codes = &mut coded.codes[row][..count];

@@ -13,25 +13,38 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
 /// Bytes that a panel is asked for before they are read. Pages are 4 KiB, and the processor's own prefetching ends with each.
-const AHEAD: usize = 2048;
+const AHEAD: usize = 4096;
 /// Tokens of a tile that a tier brings itself.
 const TILE_TOKENS: usize = 4;
 
-/// Multiplies one or two panels with the same tokens and writes the results.
-pub(super) fn multiply<U: Unit>(tier: Tier, tasks: &[Task<'_>]) {
-    let Some(task) = tasks.first() else { return };
-    if task.count <= FEW {
-        return few::<U>(tier, tasks);
+/// Multiplies and writes the results: any number of panels for up to [`FEW`] tokens, one or two for more.
+pub(super) fn multiply<U: Unit>(tier: Tier, task: &Task<'_>) {
+    let unit = PhantomData;
+    match task.count {
+        // Two panels share the reads of a token or two, and keep twice as many sums in flight.
+        1 => tier.run(Few::<U, 2, 1> { task, unit }),
+        2 => tier.run(Few::<U, 2, 2> { task, unit }),
+        3..=FEW => tier.run(Few::<U, 1, FEW> { task, unit }),
+        _ => many::<U>(tier, task),
     }
+}
+
+fn panel_bytes<U: Unit>(input: &Activations) -> usize {
+    input.blocks() / U::BLOCKS * U::BYTES
+}
+
+fn many<U: Unit>(tier: Tier, task: &Task<'_>) {
     let mut scratch = MaybeUninit::<Scratch>::uninit();
     let mut sums = [[[0.0; ROWS]; 2]; TOKEN_BLOCK];
     let sums = &mut sums[..task.count];
+    let panel_bytes = panel_bytes::<U>(task.input);
+    let panels = task.panels.len() / panel_bytes;
     let stretch_bytes = UNPACKED_BLOCKS / U::BLOCKS * U::BYTES;
-    for (stretch, units) in task.panel.chunks(stretch_bytes).enumerate() {
-        for (index, task) in tasks.iter().enumerate() {
-            let units = &task.panel[stretch * stretch_bytes..][..units.len()];
+    for start in (0..panel_bytes).step_by(stretch_bytes) {
+        let bytes = stretch_bytes.min(panel_bytes - start);
+        for (index, panel) in task.panels.chunks_exact(panel_bytes).enumerate() {
             tier.run(Unpack::<U> {
-                units,
+                units: &panel[start..][..bytes],
                 panel: scratch
                     .as_mut_ptr()
                     .cast::<u8>()
@@ -42,33 +55,16 @@ pub(super) fn multiply<U: Unit>(tier: Tier, tasks: &[Task<'_>]) {
         tier.run(Tiles::<U::Shape> {
             stretch: Stretch {
                 scratch: scratch.as_ptr().cast(),
-                panels: tasks.len(),
-                blocks: units.len() / U::BYTES * U::BLOCKS,
+                panels,
+                blocks: bytes / U::BYTES * U::BLOCKS,
                 task,
-                start: stretch * UNPACKED_BLOCKS,
+                start: start / U::BYTES * U::BLOCKS,
             },
             sums,
             shape: PhantomData,
         });
     }
-    tier.run(Write { tasks, sums });
-}
-
-/// Straight from the packed panels; two of them share the reads of one or two tokens, and keep twice as many sums in flight.
-fn few<U: Unit>(tier: Tier, tasks: &[Task<'_>]) {
-    match (tasks, tasks[0].count) {
-        ([first, second], 1) => tier.run(Few::<U, 2, 1>::of([first, second])),
-        ([first, second], 2) => tier.run(Few::<U, 2, 2>::of([first, second])),
-        (_, 1) => tasks
-            .iter()
-            .for_each(|task| tier.run(Few::<U, 1, 1>::of([task]))),
-        (_, 2) => tasks
-            .iter()
-            .for_each(|task| tier.run(Few::<U, 1, 2>::of([task]))),
-        _ => tasks
-            .iter()
-            .for_each(|task| tier.run(Few::<U, 1, FEW>::of([task]))),
-    }
+    tier.run(Write { task, panels, sums });
 }
 
 /// The pointers of a token's quantized row, from some block on.
@@ -87,59 +83,77 @@ fn row(input: &Activations, token: usize, block: usize) -> Row {
     }
 }
 
-/// `T` tokens straight from `P` neighbouring packed panels. Where there are fewer tokens, the last one fills up.
+/// `T` tokens straight from the packed panels, `P` of them side by side. Where there are fewer tokens, the last one fills up.
 struct Few<'a, U, const P: usize, const T: usize> {
-    tasks: [&'a Task<'a>; P],
+    task: &'a Task<'a>,
     unit: PhantomData<U>,
-}
-
-impl<'a, U, const P: usize, const T: usize> Few<'a, U, P, T> {
-    fn of(tasks: [&'a Task<'a>; P]) -> Self {
-        let unit = PhantomData;
-        Few { tasks, unit }
-    }
 }
 
 impl<U: Unit, const P: usize, const T: usize> Kernel for Few<'_, U, P, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let task = self.tasks[0];
+        let task = self.task;
         let mut rows = [row(task.input, task.first, 0); T];
         for t in 1..T {
             rows[t] = row(task.input, task.first + t.min(task.count - 1), 0);
         }
-        let panel_bytes = task.panel.len();
-        let mut acc = [[s.splat(0.0); T]; P];
-        let mut n = 0;
-        for at in (0..panel_bytes).step_by(U::BYTES) {
-            // Past the end of a panel follows the next one that this thread reads.
-            let ahead = match at + AHEAD < panel_bytes {
-                true => at + AHEAD,
-                false => at + AHEAD + (P - 1) * panel_bytes,
-            };
-            for b in 0..U::BLOCKS {
-                for p in 0..P {
-                    let panel = self.tasks[p].panel.as_ptr();
-                    let from = b * U::BYTES / U::BLOCKS;
-                    for line in (from..from + U::BYTES / U::BLOCKS).step_by(64) {
-                        s.prefetch(panel.wrapping_add(ahead + line));
-                    }
-                    // SAFETY: the unit has `BYTES` bytes; the rows have as many blocks as the panel.
-                    unsafe {
-                        let block = U::block(s, panel.add(at), b);
-                        for t in 0..T {
-                            acc[p][t] = accumulate::<S, U::Shape>(s, &block, rows[t], n, acc[p][t]);
-                        }
+        let panel_bytes = panel_bytes::<U>(task.input);
+        let panels = task.panels.len() / panel_bytes;
+        for first in (0..panels / P * P).step_by(P) {
+            let group = &task.panels[first * panel_bytes..][..P * panel_bytes];
+            group_of::<S, U, P, T>(s, task, first, group, &rows);
+        }
+        for first in panels / P * P..panels {
+            let group = &task.panels[first * panel_bytes..][..panel_bytes];
+            group_of::<S, U, 1, T>(s, task, first, group, &rows);
+        }
+    }
+}
+
+/// `P` panels from number `first` on.
+#[inline(always)]
+fn group_of<S: Simd, U: Unit, const P: usize, const T: usize>(
+    s: S,
+    task: &Task<'_>,
+    first: usize,
+    group: &[u8],
+    rows: &[Row; T],
+) {
+    let panel_bytes = group.len() / P;
+    // What this thread reads next, a whole number of units ahead, is past the other panels of the group where the panel ends.
+    let mut ahead = AHEAD.next_multiple_of(U::BYTES);
+    let mut left = panel_bytes - ahead % panel_bytes;
+    ahead += ahead / panel_bytes * (P - 1) * panel_bytes;
+    let mut acc = [[s.splat(0.0); T]; P];
+    let mut n = 0;
+    for at in (0..panel_bytes).step_by(U::BYTES) {
+        if left == 0 {
+            ahead += (P - 1) * panel_bytes;
+            left = panel_bytes;
+        }
+        left -= U::BYTES;
+        for b in 0..U::BLOCKS {
+            for p in 0..P {
+                let unit = group.as_ptr().wrapping_add(p * panel_bytes + at);
+                let from = b * U::BYTES / U::BLOCKS;
+                for line in (from..from + U::BYTES / U::BLOCKS).step_by(64) {
+                    s.prefetch(unit.wrapping_add(ahead + line));
+                }
+                // SAFETY: the unit has `BYTES` bytes; the rows have as many blocks as the panel.
+                unsafe {
+                    let block = U::block(s, unit, b);
+                    for t in 0..T {
+                        acc[p][t] = accumulate::<S, U::Shape>(s, &block, rows[t], n, acc[p][t]);
                     }
                 }
-                n += 1;
             }
+            n += 1;
         }
-        for p in 0..P {
-            for t in 0..T.min(task.count) {
-                self.tasks[p].out.write(s, t, acc[p][t]);
-            }
+    }
+    for p in 0..P {
+        for t in 0..T.min(task.count) {
+            task.out.write(s, t, first + p, acc[p][t]);
         }
     }
 }
