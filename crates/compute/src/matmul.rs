@@ -16,7 +16,7 @@ use crate::tier::Tier;
 use std::ops::Range;
 
 /// Up to so many tokens a panel is multiplied straight from memory; four cost about as much as one there.
-const FEW: usize = 4;
+const FEW: usize = 8;
 /// Tokens that pass over a panel before the next panel is unpacked: their codes stay in the second-level cache.
 const TOKEN_BLOCK: usize = 128;
 
@@ -64,10 +64,12 @@ pub fn matmul(pool: &Pool, tier: Tier, input: &Activations, group: &mut [Matmul<
         let first = block * TOKEN_BLOCK;
         let count = TOKEN_BLOCK.min(tokens - first);
         // Few tokens: enough hand-outs to even out a busy neighbour, few enough that they cost nothing. Many: a pair takes long.
-        let chunk = match count <= FEW {
-            true => pairs.div_ceil(pool.threads() * 8),
-            false => 1,
+        let hand_outs = match count {
+            0..=FEW => 8,
+            9..=32 => 16,
+            _ => usize::MAX / pool.threads(),
         };
+        let chunk = pairs.div_ceil(pool.threads() * hand_outs);
         pool.for_each_chunk(pairs, chunk, |pairs| {
             for job in jobs.iter().flatten() {
                 let end = job.first_pair + job.weights.panels().div_ceil(2);

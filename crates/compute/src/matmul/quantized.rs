@@ -24,7 +24,8 @@ pub(super) fn multiply<U: Unit>(tier: Tier, task: &Task<'_>) {
         // Two panels share the reads of a token or two, and keep twice as many sums in flight.
         1 => tier.run(Few::<U, 2, 1> { task, unit }),
         2 => tier.run(Few::<U, 2, 2> { task, unit }),
-        3..=FEW => tier.run(Few::<U, 1, FEW> { task, unit }),
+        3..=4 => tier.run(Few::<U, 1, 4> { task, unit }),
+        5..=FEW => tier.run(Few::<U, 1, FEW> { task, unit }),
         _ => many::<U>(tier, task),
     }
 }
@@ -35,16 +36,30 @@ fn panel_bytes<U: Unit>(input: &Activations) -> usize {
 
 fn many<U: Unit>(tier: Tier, task: &Task<'_>) {
     let mut scratch = MaybeUninit::<Scratch>::uninit();
-    let mut sums = [[[0.0; ROWS]; 2]; TOKEN_BLOCK];
+    let mut sums = [const { MaybeUninit::<[[f32; ROWS]; 2]>::uninit() }; TOKEN_BLOCK];
     let sums = &mut sums[..task.count];
+    for sum in &mut *sums {
+        sum.write([[0.0; ROWS]; 2]);
+    }
+    // SAFETY: each has been written.
+    let sums = unsafe { &mut *(&raw mut *sums as *mut [[[f32; ROWS]; 2]]) };
     let panel_bytes = panel_bytes::<U>(task.input);
     let panels = task.panels.len() / panel_bytes;
-    let stretch_bytes = UNPACKED_BLOCKS / U::BLOCKS * U::BYTES;
+    // Stretches of about one length: a short one at the end costs almost as much as a whole one.
+    let units = panel_bytes / U::BYTES;
+    let stretches = (units * U::BLOCKS).div_ceil(UNPACKED_BLOCKS);
+    let stretch_bytes = units.div_ceil(stretches) * U::BYTES;
     for start in (0..panel_bytes).step_by(stretch_bytes) {
         let bytes = stretch_bytes.min(panel_bytes - start);
+        // What is unpacked next: the next stretch, or the first one of the next pair of panels.
+        let ahead = match start + bytes < panel_bytes {
+            true => bytes,
+            false => bytes + (panels - 1) * panel_bytes,
+        };
         for (index, panel) in task.panels.chunks_exact(panel_bytes).enumerate() {
             tier.run(Unpack::<U> {
                 units: &panel[start..][..bytes],
+                ahead,
                 panel: scratch
                     .as_mut_ptr()
                     .cast::<u8>()
@@ -143,9 +158,7 @@ fn group_of<S: Simd, U: Unit, const P: usize, const T: usize>(
                 // SAFETY: the unit has `BYTES` bytes; the rows have as many blocks as the panel.
                 unsafe {
                     let block = U::block(s, unit, b);
-                    for t in 0..T {
-                        acc[p][t] = accumulate::<S, U::Shape>(s, &block, rows[t], n, acc[p][t]);
-                    }
+                    accumulate::<S, U::Shape, T>(s, &block, rows, n, &mut acc[p]);
                 }
             }
             n += 1;
@@ -158,46 +171,43 @@ fn group_of<S: Simd, U: Unit, const P: usize, const T: usize>(
     }
 }
 
-/// `acc + block x activations`, for block `n` of a row.
+/// `acc += block x activations` for block `n` of each row. A half at a time for all rows: no more codes are in registers.
 ///
 /// # Safety
-/// The row has more than `n` blocks.
+/// The rows have more than `n` blocks.
 #[inline(always)]
 #[allow(unsafe_op_in_unsafe_fn)]
-unsafe fn accumulate<S: Simd, H: Shape>(
+unsafe fn accumulate<S: Simd, H: Shape, const T: usize>(
     s: S,
     block: &Block<S>,
-    row: Row,
+    rows: &[Row; T],
     n: usize,
-    mut acc: S::F,
-) -> S::F {
+    acc: &mut [S::F; T],
+) {
     let halves: [[S::B; 4]; 2] = [
         each!(4; j => block.codes[j]),
         each!(4; j => block.codes[4 + j]),
     ];
     for h in 0..2 {
-        let codes = row.codes.add(n * BLOCK + 16 * h);
-        let dot = if H::SIGNED && !S::BIASED {
-            s.dot_signed(&halves[h], codes)
-        } else if H::DEPTH == 4 {
-            s.dot_unsigned::<4>(&halves[h], codes)
-        } else {
-            s.dot_unsigned::<2>(&halves[h], codes)
-        };
-        let scale = s.splat(*row.scales.add(SCALES * n + h));
-        acc = s.fma(s.mul(block.s[h], scale), s.to_f32(dot), acc);
-        if H::HALVES {
-            acc = s.fma(
-                block.m[h],
-                s.splat(*row.scales.add(SCALES * n + 2 + h)),
-                acc,
-            );
+        for t in 0..T {
+            let codes = rows[t].codes.add(n * BLOCK + 16 * h);
+            let scales = rows[t].scales.add(SCALES * n);
+            let dot = if H::SIGNED && !S::BIASED {
+                s.dot_signed(&halves[h], codes)
+            } else if H::DEPTH == 4 {
+                s.dot_unsigned::<4>(&halves[h], codes)
+            } else {
+                s.dot_unsigned::<2>(&halves[h], codes)
+            };
+            let scale = s.mul(block.s[h], s.splat(*scales.add(h)));
+            acc[t] = s.fma(scale, s.to_f32(dot), acc[t]);
+            if H::HALVES {
+                acc[t] = s.fma(block.m[h], s.splat(*scales.add(2 + h)), acc[t]);
+            } else if h == 1 && (!H::SIGNED || S::BIASED) {
+                acc[t] = s.fma(block.m[0], s.splat(*scales.add(4)), acc[t]);
+            }
         }
     }
-    if !H::HALVES && (!H::SIGNED || S::BIASED) {
-        acc = s.fma(block.m[0], s.splat(*row.scales.add(SCALES * n + 4)), acc);
-    }
-    acc
 }
 
 /// A stretch of two panels, unpacked: each block's codes, then `s` and `m` of both halves. With the rows of a tile it takes half
@@ -210,6 +220,8 @@ struct Scratch {
 /// Unpacks a stretch of a panel.
 struct Unpack<'a, U> {
     units: &'a [u8],
+    /// Bytes from these units to those that are unpacked next.
+    ahead: usize,
     panel: *mut u8,
     unit: PhantomData<U>,
 }
@@ -220,6 +232,9 @@ impl<U: Unit> Kernel for Unpack<'_, U> {
     fn run<S: Simd>(self, s: S) {
         let mut n = 0;
         for unit in self.units.chunks_exact(U::BYTES) {
+            for line in (0..U::BYTES).step_by(64) {
+                s.prefetch(unit.as_ptr().wrapping_add(self.ahead + line));
+            }
             for b in 0..U::BLOCKS {
                 // SAFETY: at most `UNPACKED_BLOCKS` blocks are unpacked, which a panel of the scratch has room for.
                 unsafe {
@@ -336,9 +351,7 @@ impl Stretch<'_> {
                         s: each!(2; h => s.load(scales.add(h * ROWS))),
                         m: each!(2; h => s.load(scales.add((2 + h) * ROWS))),
                     };
-                    for t in 0..T {
-                        acc[t] = accumulate::<S, H>(s, &block, rows[t], n, acc[t]);
-                    }
+                    accumulate::<S, H, T>(s, &block, &rows, n, &mut acc);
                 }
             }
             for t in 0..count {
