@@ -12,16 +12,16 @@ use crate::tier::Tier;
 /// Query rows that share one pass over the keys and values.
 const TILE: usize = 16;
 
-/// Attention of consecutive tokens of one sequence over its cache, which already holds their own keys and values.
-pub struct AttentionJob<'a> {
+/// Attention of one layer for the tokens of a step, over a cache that already holds their own keys and values.
+pub struct Attention<'a> {
     /// The layer's cache.
     pub slab: &'a KvSlab,
-    /// The sequence's blocks, in order.
+    /// The blocks of all jobs.
     pub blocks: &'a [u32],
+    /// The tokens, in the order of the rows of `q` and `out`.
+    pub jobs: &'a [AttentionJob],
     /// Query heads; a multiple of the slab's heads.
     pub heads: usize,
-    /// Position of the first token.
-    pub first_position: usize,
     /// Which positions a token sees.
     pub sight: Sight,
     /// Factor of the scores, usually `1 / sqrt(head_dim)`.
@@ -32,6 +32,24 @@ pub struct AttentionJob<'a> {
     pub q: &'a [f32],
     /// Output `[tokens, heads * head_dim_v]`, overwritten.
     pub out: &'a mut [f32],
+}
+
+/// Consecutive tokens of one sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttentionJob {
+    /// How many they are.
+    pub tokens: usize,
+    /// Position of the first one in its sequence.
+    pub first_position: usize,
+    /// Where the sequence's blocks begin in [`Attention::blocks`]; they follow one another, as many as its positions need.
+    pub first_block: usize,
+}
+
+impl AttentionJob {
+    /// Positions of the sequence up to the last token.
+    fn length(&self) -> usize {
+        self.first_position + self.tokens
+    }
 }
 
 /// Which positions a token at position `p` sees.
@@ -69,56 +87,77 @@ impl Sight {
     }
 }
 
-/// Runs one attention job, spread over the pool.
+/// Computes the attention of all jobs, spread over the pool in one parallel region.
 ///
 /// # Panics
-/// If sizes do not agree, or the blocks do not reach the last token.
-pub fn attend(pool: &Pool, tier: Tier, job: AttentionJob<'_>) {
-    let layout = job.slab.layout;
-    let (q_len, out_len) = (job.heads * layout.head_dim_k, job.heads * layout.head_dim_v);
-    let tokens = job.q.len() / q_len;
+/// If sizes do not agree, or the blocks of a job do not reach its last token.
+pub fn attend(pool: &Pool, tier: Tier, attention: Attention<'_>) {
+    let Attention {
+        slab,
+        blocks,
+        jobs,
+        heads,
+        ..
+    } = attention;
+    let layout = slab.layout;
+    let (q_len, out_len) = (heads * layout.head_dim_k, heads * layout.head_dim_v);
+    let tokens: usize = jobs.iter().map(|job| job.tokens).sum();
     assert!(
-        job.heads.is_multiple_of(layout.heads) && job.out.len() >= tokens * out_len,
+        heads.is_multiple_of(layout.heads)
+            && attention.q.len() >= tokens * q_len
+            && attention.out.len() >= tokens * out_len,
         "sizes of queries and output"
     );
-    assert!(
-        job.blocks.len() * POSITIONS_PER_BLOCK >= job.first_position + tokens,
-        "blocks for every token"
-    );
-    assert!(
-        job.blocks.iter().all(|&b| (b as usize) < job.slab.blocks),
-        "blocks of the slab"
-    );
-    if tokens == 0 {
-        return;
+    for job in jobs {
+        let count = job.length().div_ceil(POSITIONS_PER_BLOCK);
+        assert!(
+            blocks[job.first_block..][..count]
+                .iter()
+                .all(|&block| (block as usize) < slab.blocks),
+            "blocks of the slab for every token"
+        );
     }
-    let group = job.heads / layout.heads;
+    let group = heads / layout.heads;
     // A tile is some tokens times some heads of a group. In decode the heads are split where threads would idle.
     let tile_heads = if tokens == 1 && layout.heads < pool.threads() {
         group.div_ceil(pool.threads())
     } else {
         group.min(TILE)
     };
-    let head_tiles = group.div_ceil(tile_heads);
-    let tile_tokens = (TILE / tile_heads).min(tokens);
-    let token_tiles = tokens.div_ceil(tile_tokens);
-    let out = SendPtr(job.out.as_mut_ptr());
-    // The last tokens see the most: they go first, so that no long item is left for the end.
-    pool.for_each(layout.heads * head_tiles * token_tiles, 1, |index| {
-        let token_tile = token_tiles - 1 - index / (layout.heads * head_tiles);
-        let rest = index % (layout.heads * head_tiles);
-        let (kv_head, head_tile) = (rest / head_tiles, rest % head_tiles);
-        let first_token = token_tile * tile_tokens;
+    let head_tiles = layout.heads * group.div_ceil(tile_heads);
+    let tile_tokens = TILE / tile_heads;
+    let tiles = |job: &AttentionJob| job.tokens.div_ceil(tile_tokens);
+    let out = SendPtr(attention.out.as_mut_ptr());
+    let items = head_tiles * jobs.iter().map(tiles).sum::<usize>();
+    pool.for_each(items, 1, |index| {
+        let (mut token_tile, mut first_row) = (index / head_tiles, 0);
+        let mut jobs = jobs.iter();
+        let job = loop {
+            let Some(job) = jobs.next() else { return };
+            match token_tile.checked_sub(tiles(job)) {
+                Some(later) => (token_tile, first_row) = (later, first_row + job.tokens),
+                None => break job,
+            }
+        };
+        // The last tokens see the most: they go first, so that no long item is left for the end.
+        let first_token = (tiles(job) - 1 - token_tile) * tile_tokens;
+        let head_tile = index % head_tiles;
+        let (kv_head, head_tile) = (
+            head_tile / group.div_ceil(tile_heads),
+            head_tile % group.div_ceil(tile_heads),
+        );
         let first_head = head_tile * tile_heads;
+        let count = job.length().div_ceil(POSITIONS_PER_BLOCK);
         let tile = Tile {
             job: Shared {
-                blocks: job.blocks,
-                q: job.q,
-                out: out.get(),
-                sight: job.sight,
-                length: job.first_position + tokens,
-                scale: job.scale,
-                softcap: job.softcap,
+                blocks: &blocks[job.first_block..][..count],
+                q: &attention.q[first_row * q_len..][..job.tokens * q_len],
+                // SAFETY: the output has a row for every token of every job.
+                out: unsafe { out.get().add(first_row * out_len) },
+                sight: attention.sight,
+                length: job.length(),
+                scale: attention.scale,
+                softcap: attention.softcap,
                 q_len,
                 out_len,
             },
@@ -127,10 +166,10 @@ pub fn attend(pool: &Pool, tier: Tier, job: AttentionJob<'_>) {
             first_head: kv_head * group + first_head,
             heads: tile_heads.min(group - first_head),
             first_token,
-            tokens: tile_tokens.min(tokens - first_token),
+            tokens: tile_tokens.min(job.tokens - first_token),
             first_position: job.first_position,
         };
-        match &job.slab.data {
+        match &slab.data {
             Data::F16(data) => tier.run(Attend { data, tile }),
             Data::F32(data) => tier.run(Attend { data, tile }),
         }

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use dunlin_compute::{
-    AttentionJob, KvElement, KvLayout, KvSlab, POSITIONS_PER_BLOCK, Pool, Sight, Tier, attend,
-    store_kv,
+    Attention, AttentionJob, KvElement, KvLayout, KvSlab, POSITIONS_PER_BLOCK, Pool, Sight, Tier,
+    attend, store_kv,
 };
 
 fn wave(i: usize, phase: f32) -> f32 {
@@ -20,98 +20,219 @@ struct Case {
     softcap: Option<f32>,
 }
 
-fn check(tier: Tier, element: KvElement, bound: f64, case: &Case) {
-    let Case {
-        layout,
-        heads,
-        past,
-        tokens,
-        sight,
-        softcap,
-    } = *case;
-    let pool = Pool::new(2).unwrap();
-    let total = past + tokens;
-    let (k_len, v_len) = (
-        layout.heads * layout.head_dim_k,
-        layout.heads * layout.head_dim_v,
-    );
-    let k: Vec<f32> = (0..total * k_len).map(|i| wave(i, 0.0)).collect();
-    let v: Vec<f32> = (0..total * v_len).map(|i| wave(i, 1.0)).collect();
-    let q: Vec<f32> = (0..tokens * heads * layout.head_dim_k)
-        .map(|i| wave(i, 2.0))
-        .collect();
-    let scale = 1.0 / (layout.head_dim_k as f32).sqrt();
+/// A sequence whose keys and values are in the cache: `[positions, heads * head_dim]` each.
+struct Text {
+    past: usize,
+    tokens: usize,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    q: Vec<f32>,
+}
 
-    // Blocks in reverse order with a gap, so that a wrong block shows.
-    let count = total.div_ceil(POSITIONS_PER_BLOCK);
-    let blocks: Vec<u32> = (0..count as u32).rev().map(|b| b + 1).collect();
-    let mut slab = KvSlab::new(layout, element, count + 2);
-    let places: Vec<(u32, u32)> = (0..total)
-        .map(|p| {
-            (
-                blocks[p / POSITIONS_PER_BLOCK],
-                (p % POSITIONS_PER_BLOCK) as u32,
-            )
-        })
-        .collect();
-    store_kv(&pool, tier, &mut slab, &places, &k, &v);
-    let mut out = vec![f32::NAN; tokens * heads * layout.head_dim_v];
-    attend(
-        &pool,
-        tier,
-        AttentionJob {
-            slab: &slab,
-            blocks: &blocks,
-            heads,
-            first_position: past,
-            sight,
-            scale,
-            softcap,
-            q: &q,
-            out: &mut out,
-        },
-    );
+/// Sequences of so many tokens, those before them included, in one cache.
+struct Batch {
+    layout: KvLayout,
+    heads: usize,
+    sight: Sight,
+    softcap: Option<f32>,
+    texts: Vec<Text>,
+    slab: KvSlab,
+    blocks: Vec<u32>,
+    jobs: Vec<AttentionJob>,
+}
 
-    let group = heads / layout.heads;
-    for t in 0..tokens {
-        let position = past + t;
-        let (first, last) = match sight {
-            Sight::Causal { window } => (
-                window.map_or(0, |w| (position + 1).saturating_sub(w)),
-                position,
-            ),
-            Sight::Both { window } => (
-                window.map_or(0, |w| position.saturating_sub(w / 2)),
-                window.map_or(total - 1, |w| (position + w / 2).min(total - 1)),
-            ),
-        };
-        for h in 0..heads {
-            let q = &q[(t * heads + h) * layout.head_dim_k..][..layout.head_dim_k];
-            let score = |p: usize| -> f64 {
-                let k = &k[p * k_len + h / group * layout.head_dim_k..][..layout.head_dim_k];
-                q.iter()
-                    .zip(k)
-                    .map(|(a, b)| f64::from(*a) * f64::from(*b))
-                    .sum::<f64>()
-                    * f64::from(scale)
+impl Batch {
+    fn new(tier: Tier, element: KvElement, case: &Case, texts: &[(usize, usize)]) -> Self {
+        let Case { layout, heads, .. } = *case;
+        let pool = Pool::new(1).unwrap();
+        let (k_len, v_len) = (
+            layout.heads * layout.head_dim_k,
+            layout.heads * layout.head_dim_v,
+        );
+        let counts = texts
+            .iter()
+            .map(|(past, tokens)| (past + tokens).div_ceil(POSITIONS_PER_BLOCK));
+        let count: usize = counts.sum();
+        // Blocks in reverse order with a gap, so that a wrong block shows.
+        let blocks: Vec<u32> = (0..count as u32).rev().map(|b| b + 1).collect();
+        let mut slab = KvSlab::new(layout, element, count + 2);
+        let (mut jobs, mut first_block) = (Vec::new(), 0);
+        let texts = texts.iter().enumerate().map(|(index, &(past, tokens))| {
+            let (total, phase) = (past + tokens, 0.1 * index as f32);
+            let text = Text {
+                past,
+                tokens,
+                k: (0..total * k_len).map(|i| wave(i, phase)).collect(),
+                v: (0..total * v_len).map(|i| wave(i, phase + 1.0)).collect(),
+                q: (0..tokens * heads * layout.head_dim_k)
+                    .map(|i| wave(i, phase + 2.0))
+                    .collect(),
             };
-            let capped =
-                |x: f64| softcap.map_or(x, |cap| f64::from(cap) * (x / f64::from(cap)).tanh());
-            let weights: Vec<f64> = (first..=last).map(|p| capped(score(p)).exp()).collect();
-            let sum: f64 = weights.iter().sum();
-            for d in 0..layout.head_dim_v {
-                let value = |p: usize| f64::from(v[p * v_len + h / group * layout.head_dim_v + d]);
-                let want: f64 = weights
-                    .iter()
-                    .enumerate()
-                    .map(|(i, w)| w / sum * value(first + i))
-                    .sum();
-                let got = f64::from(out[(t * heads + h) * layout.head_dim_v + d]);
-                assert!(
-                    (got - want).abs() < bound,
-                    "{} {element:?} token {t} head {h} dim {d}: {got}, not {want}",
-                    tier.name()
-                );
+            let places: Vec<(u32, u32)> = (0..total)
+                .map(|p| {
+                    (
+                        blocks[first_block + p / POSITIONS_PER_BLOCK],
+                        (p % POSITIONS_PER_BLOCK) as u32,
+                    )
+                })
+                .collect();
+            store_kv(&pool, tier, &mut slab, &places, &text.k, &text.v);
+            jobs.push(AttentionJob {
+                tokens,
+                first_position: past,
+                first_block,
+            });
+            first_block += total.div_ceil(POSITIONS_PER_BLOCK);
+            text
+        });
+        let texts = texts.collect();
+        Batch {
+            layout,
+            heads,
+            sight: case.sight,
+            softcap: case.softcap,
+            texts,
+            slab,
+            blocks,
+            jobs,
+        }
+    }
+
+    fn scale(&self) -> f32 {
+        1.0 / (self.layout.head_dim_k as f32).sqrt()
+    }
+
+    /// What the kernel computes for some of the sequences' tokens, with so many threads.
+    fn attend(&self, tier: Tier, threads: usize, jobs: &[AttentionJob], q: &[f32]) -> Vec<f32> {
+        let pool = Pool::new(threads).unwrap();
+        let tokens: usize = jobs.iter().map(|job| job.tokens).sum();
+        let mut out = vec![f32::NAN; tokens * self.heads * self.layout.head_dim_v];
+        let layer = Attention {
+            slab: &self.slab,
+            blocks: &self.blocks,
+            jobs,
+            heads: self.heads,
+            sight: self.sight,
+            scale: self.scale(),
+            softcap: self.softcap,
+            q,
+            out: &mut out,
+        };
+        attend(&pool, tier, layer);
+        out
+    }
+
+    fn all_queries(&self) -> Vec<f32> {
+        self.texts.iter().flat_map(|text| text.q.clone()).collect()
+    }
+
+    /// Attention of a text by its definition, in `f64`.
+    fn definition(&self, text: &Text) -> Vec<f64> {
+        let Batch { layout, heads, .. } = *self;
+        let (k_len, v_len) = (
+            layout.heads * layout.head_dim_k,
+            layout.heads * layout.head_dim_v,
+        );
+        let (group, total) = (heads / layout.heads, text.past + text.tokens);
+        let mut out = Vec::new();
+        for t in 0..text.tokens {
+            let position = text.past + t;
+            let (first, last) = match self.sight {
+                Sight::Causal { window } => (
+                    window.map_or(0, |w| (position + 1).saturating_sub(w)),
+                    position,
+                ),
+                Sight::Both { window } => (
+                    window.map_or(0, |w| position.saturating_sub(w / 2)),
+                    window.map_or(total - 1, |w| (position + w / 2).min(total - 1)),
+                ),
+            };
+            for h in 0..heads {
+                let q = &text.q[(t * heads + h) * layout.head_dim_k..][..layout.head_dim_k];
+                let score = |p: usize| -> f64 {
+                    let k =
+                        &text.k[p * k_len + h / group * layout.head_dim_k..][..layout.head_dim_k];
+                    let products = q.iter().zip(k).map(|(a, b)| f64::from(*a) * f64::from(*b));
+                    products.sum::<f64>() * f64::from(self.scale())
+                };
+                let capped = |x: f64| {
+                    let cap = self.softcap.map(f64::from);
+                    cap.map_or(x, |cap| cap * (x / cap).tanh())
+                };
+                let weights: Vec<f64> = (first..=last).map(|p| capped(score(p)).exp()).collect();
+                let sum: f64 = weights.iter().sum();
+                out.extend((0..layout.head_dim_v).map(|d| {
+                    let value =
+                        |p: usize| f64::from(text.v[p * v_len + h / group * layout.head_dim_v + d]);
+                    let weights = weights.iter().enumerate();
+                    let terms = weights.map(|(i, w)| w / sum * value(first + i));
+                    terms.sum::<f64>()
+                }));
+            }
+        }
+        out
+    }
+}
+
+fn check(tier: Tier, element: KvElement, bound: f64, case: &Case) {
+    let batch = Batch::new(tier, element, case, &[(case.past, case.tokens)]);
+    let out = batch.attend(tier, 2, &batch.jobs, &batch.all_queries());
+    for (i, (got, want)) in out
+        .iter()
+        .zip(batch.definition(&batch.texts[0]))
+        .enumerate()
+    {
+        let width = case.layout.head_dim_v;
+        assert!(
+            (f64::from(*got) - want).abs() < bound,
+            "{} {element:?} token {} head {} dim {}: {got}, not {want}",
+            tier.name(),
+            i / width / case.heads,
+            i / width % case.heads,
+            i % width,
+        );
+    }
+}
+
+/// Sequences of one call do not touch one another: each gets what it gets alone, to the last bit.
+#[test]
+fn several_sequences_in_one_call_are_each_as_if_alone() {
+    for (sight, lengths) in [
+        (
+            Sight::Causal { window: None },
+            [(300, 1), (0, 40), (31, 1), (64, 5), (0, 1)],
+        ),
+        (
+            Sight::Causal { window: Some(40) },
+            [(300, 1), (0, 40), (31, 1), (64, 5), (0, 1)],
+        ),
+        (
+            Sight::Both { window: None },
+            [(0, 20), (0, 33), (0, 1), (0, 64), (0, 7)],
+        ),
+    ] {
+        let layout = KvLayout {
+            heads: 2,
+            head_dim_k: 64,
+            head_dim_v: 64,
+        };
+        let case = Case {
+            layout,
+            heads: 14,
+            past: 0,
+            tokens: 0,
+            sight,
+            softcap: None,
+        };
+        for tier in Tier::available() {
+            let batch = Batch::new(tier, KvElement::F16, &case, &lengths);
+            let together = batch.attend(tier, 2, &batch.jobs, &batch.all_queries());
+            let mut rest = &together[..];
+            for (text, job) in batch.texts.iter().zip(&batch.jobs) {
+                let alone = batch.attend(tier, 1, std::slice::from_ref(job), &text.q);
+                let this;
+                (this, rest) = rest.split_at(alone.len());
+                assert_eq!(this, alone, "{} {sight:?} {job:?}", tier.name());
             }
         }
     }

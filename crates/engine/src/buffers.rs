@@ -1,7 +1,7 @@
 //! The memory of a step, sized once from the model's description.
 
 use crate::spec::{LayerSpec, Mixer, ModelSpec, RopeSpec};
-use dunlin_compute::{Activations, Precision};
+use dunlin_compute::{Activations, AttentionJob, Precision};
 
 /// Rows whose scores are computed together, and for which a generating model keeps room.
 pub const SCORE_ROWS: usize = 16;
@@ -33,6 +33,9 @@ pub(crate) struct Buffers {
     /// Position of each token, and its place in the cache.
     pub positions: Vec<u32>,
     pub places: Vec<(u32, u32)>,
+    /// The tokens of each chunk, and the blocks of their sequences one after the other.
+    pub jobs: Vec<AttentionJob>,
+    pub blocks: Vec<u32>,
     /// Cosines and sines of each token, one table for each distinct rotation.
     pub tables: Vec<Vec<(f32, f32)>>,
     /// Which table a layer uses; 0 where it has none.
@@ -120,6 +123,8 @@ impl Buffers {
             scored: input(score_rows, spec.hidden_size),
             positions: Vec::with_capacity(max_tokens),
             places: Vec::with_capacity(max_tokens),
+            jobs: Vec::with_capacity(max_tokens),
+            blocks: Vec::with_capacity(max_tokens),
             tables: ropes
                 .iter()
                 .map(|rope| vec![(0.0, 0.0); max_tokens * rope.dims / 2])

@@ -59,7 +59,7 @@ impl Engine {
         for layer in 0..self.spec.layers.len() {
             self.enter(last, layer, Part::Mixer);
             match self.spec.layers[layer].mixer {
-                Mixer::Attention(_) => self.attention(layer, batch.chunks)?,
+                Mixer::Attention(_) => self.attention(layer),
                 Mixer::DeltaNet(spec) => self.delta_net(layer, spec, batch.chunks)?,
                 Mixer::ShortConv(spec) => self.short_conv(layer, spec, batch.chunks)?,
             }

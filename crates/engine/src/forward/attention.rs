@@ -1,28 +1,23 @@
 //! Attention over the cache.
 
 use super::{add_bias, product, quantized};
-use crate::EngineError;
-use crate::engine::{Chunk, Engine};
+use crate::engine::Engine;
 use crate::spec::{AttentionSpec, QkNorm, RopeKind};
 use crate::weights::MixerWeights;
 use dunlin_compute::{
-    AttentionJob, Sight, Tier, add_assign, attend, for_each_rows, matmul, rms_norm_in_place,
+    Attention, Sight, Tier, add_assign, attend, for_each_rows, matmul, rms_norm_in_place,
     rope_in_place, scale_in_place, sigmoid_gate, store_kv,
 };
 
 impl Engine {
     /// Queries, keys and values of the normed stream, attention, and its output into the branch.
-    pub(super) fn attention(
-        &mut self,
-        index: usize,
-        chunks: &[Chunk<'_>],
-    ) -> Result<(), EngineError> {
+    pub(super) fn attention(&mut self, index: usize) {
         let (tier, pool) = (self.config.tier, &self.pool);
         let (Some(spec), MixerWeights::Attention(weights)) = (
             self.spec.layers[index].attention(),
             &self.weights.layers[index].mixer,
         ) else {
-            return Ok(());
+            return;
         };
         let buffers = &mut self.buffers;
         let tokens = buffers.positions.len();
@@ -94,31 +89,22 @@ impl Engine {
         }
         let mixed = &mut buffers.mixed[buffers.mixed_of_layer[index]];
         let slab = &self.cache.slabs[self.cache.slab_of_layer[index]];
-        let mut q = &*q;
-        let mut out = mixed.rows_mut(tokens);
         let window = spec.sliding_window.map(|window| window as usize);
-        for chunk in chunks {
-            let sequence = self.cache.get(chunk.sequence)?;
-            let count = chunk.tokens.len();
-            let (this_q, this_out);
-            (this_q, q) = q.split_at(count * spec.q_size());
-            (this_out, out) = out.split_at_mut(count * spec.output_size());
-            let job = AttentionJob {
-                slab,
-                blocks: &sequence.blocks,
-                heads: spec.head_count,
-                first_position: sequence.length - count,
-                sight: match self.spec.causal {
-                    true => Sight::Causal { window },
-                    false => Sight::Both { window },
-                },
-                scale: spec.scale,
-                softcap: spec.softcap,
-                q: this_q,
-                out: this_out,
-            };
-            attend(pool, tier, job);
-        }
+        let layer = Attention {
+            slab,
+            blocks: &buffers.blocks,
+            jobs: &buffers.jobs,
+            heads: spec.head_count,
+            sight: match self.spec.causal {
+                true => Sight::Causal { window },
+                false => Sight::Both { window },
+            },
+            scale: spec.scale,
+            softcap: spec.softcap,
+            q,
+            out: mixed.rows_mut(tokens),
+        };
+        attend(pool, tier, layer);
         let width = spec.output_size();
         let quantize = quantized(&weights.output.weight);
         mixed.fill(pool, tier, tokens, quantize, |token, row| {
@@ -129,7 +115,6 @@ impl Engine {
         let branch = &mut buffers.branch[..tokens * self.spec.hidden_size];
         let mut products = [product(&weights.output.weight, branch)];
         matmul(pool, tier, mixed, &mut products);
-        Ok(())
     }
 }
 

@@ -5,7 +5,8 @@ use crate::EngineError;
 use crate::engine::{Chunk, Engine};
 use crate::spec::names;
 use dunlin_compute::{
-    POSITIONS_PER_BLOCK, add_assign, matmul, rms_norm_in_place, rope_table, scale_in_place,
+    AttentionJob, POSITIONS_PER_BLOCK, add_assign, matmul, rms_norm_in_place, rope_table,
+    scale_in_place,
 };
 use dunlin_format::{Gguf, decode};
 
@@ -15,10 +16,19 @@ impl Engine {
         let buffers = &mut self.buffers;
         buffers.positions.clear();
         buffers.places.clear();
+        buffers.jobs.clear();
+        buffers.blocks.clear();
         for chunk in chunks {
             let sequence = self.cache.get(chunk.sequence)?;
             let first = buffers.positions.len();
-            for position in sequence.length - chunk.tokens.len()..sequence.length {
+            let first_position = sequence.length - chunk.tokens.len();
+            buffers.jobs.push(AttentionJob {
+                tokens: chunk.tokens.len(),
+                first_position,
+                first_block: buffers.blocks.len(),
+            });
+            buffers.blocks.extend_from_slice(&sequence.blocks);
+            for position in first_position..sequence.length {
                 buffers.positions.push(position as u32);
                 let block = sequence.blocks[position / POSITIONS_PER_BLOCK];
                 buffers
