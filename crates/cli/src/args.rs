@@ -1,9 +1,10 @@
 //! The command line as a whole; each command's own arguments stand in its file below `commands`.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use dunlin::{KvElement, Tier};
 
 use crate::commands::{
-    cache, catalog, convert, embed, list, logits, perplexity, pull, rerank, rm, run, show,
+    bench, cache, catalog, convert, embed, list, logits, perplexity, pull, rerank, rm, run, show,
     template, tokenize, validate,
 };
 
@@ -104,6 +105,8 @@ pub(crate) enum Command {
     Logits(logits::LogitsArgs),
     /// Measure how well a model predicts a text
     Perplexity(perplexity::PerplexityArgs),
+    /// Measure how fast a model is on this machine
+    Bench(bench::BenchArgs),
 }
 
 /// How a model is loaded.
@@ -119,6 +122,9 @@ pub(crate) struct LoadArgs {
     /// Stretch the context that the model was trained for by this factor with YaRN, where its card says so (Qwen 3: 4)
     #[arg(long, value_name = "FACTOR")]
     pub(crate) yarn: Option<f32>,
+    /// Kernels to compute with (portable, avx2, ...) [default: the best of this processor]
+    #[arg(long, value_name = "NAME", value_parser = tier)]
+    pub(crate) tier: Option<Tier>,
 }
 
 /// Number type of the KV cache.
@@ -130,12 +136,31 @@ pub(crate) enum Kv {
     F32,
 }
 
+impl Kv {
+    pub(crate) fn element(self) -> KvElement {
+        match self {
+            Kv::F16 => KvElement::F16,
+            Kv::F32 => KvElement::F32,
+        }
+    }
+}
+
 pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("at least 1 is needed".to_owned()),
         Ok(number) => Ok(number),
         Err(error) => Err(format!("{error}; a whole number is needed")),
     }
+}
+
+/// Kernels by their name, of those that this processor can run.
+pub(crate) fn tier(name: &str) -> Result<Tier, String> {
+    let available = Tier::available();
+    let found = available.iter().find(|tier| tier.name() == name);
+    found.copied().ok_or_else(|| {
+        let names: Vec<_> = available.iter().map(|tier| tier.name()).collect();
+        format!("this processor has {}", names.join(", "))
+    })
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use common::{Dunlin, fixture};
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 16] = [
     "run",
     "embed",
     "rerank",
@@ -23,6 +23,7 @@ const COMMANDS: [&str; 15] = [
     "template",
     "logits",
     "perplexity",
+    "bench",
 ];
 
 #[test]

@@ -166,6 +166,15 @@ pub enum Error {
     #[error("cancelled")]
     Cancelled,
 
+    /// A program whose start was to be timed failed.
+    #[error("the start of {program} cannot be timed: {reason}")]
+    ColdStart {
+        /// The program.
+        program: String,
+        /// What it said, or the system.
+        reason: String,
+    },
+
     /// A thread could not be started.
     #[error(
         "the operating system could not start a thread: {0}; end other programs or ask for fewer threads"

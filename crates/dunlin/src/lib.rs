@@ -25,6 +25,7 @@
 //! crate on this way that reads clocks, random sources and the machine's number of cores; it knows no wire format and
 //! writes nothing to the terminal.
 
+mod bench;
 mod device;
 mod embed;
 mod error;
@@ -39,6 +40,10 @@ mod rerank;
 mod state;
 mod tokenizer_file;
 
+pub use bench::{
+    Bench, BenchKind, BenchOptions, BenchResult, BenchTest, NOISY, Spread, cold_start,
+    peak_resident_bytes, processor_name,
+};
 pub use device::{DeviceConfiguration, physical_cores};
 pub use embed::{EmbedOptions, Embedder};
 pub use error::Error;

@@ -233,7 +233,7 @@ impl Lm {
 }
 
 /// Packs the weights on this thread while another one builds the tokenizer: both take long, and neither needs the other.
-fn load_both(
+pub(crate) fn load_both(
     gguf: &Arc<Gguf>,
     config: EngineConfig,
     options: &mut LoadOptions<'_>,

@@ -1,5 +1,6 @@
 //! One file a command, and what several of them need: opening a model with its progress shown.
 
+pub(crate) mod bench;
 pub(crate) mod cache;
 pub(crate) mod catalog;
 mod chat;
@@ -21,7 +22,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use dunlin::{
-    DeviceConfiguration, Hub, HubConfig, HubError, KvElement, Lm, LoadEvent, LoadOptions, ModelRef,
+    DeviceConfiguration, Hub, HubConfig, HubError, Lm, LoadEvent, LoadOptions, ModelRef,
     TokenizerFile,
 };
 
@@ -53,6 +54,7 @@ pub(crate) fn run(cli: Cli, terminal: &Terminal) -> Result<()> {
         Command::Template(args) => template::execute(&args, global, terminal),
         Command::Logits(args) => logits::execute(&args, global, terminal),
         Command::Perplexity(args) => perplexity::execute(&args, global, terminal),
+        Command::Bench(args) => bench::execute(&args, global, terminal),
     }
 }
 
@@ -82,12 +84,10 @@ fn load(model: &str, args: &LoadArgs, kv: Kv, global: Global, terminal: &Termina
     let mut view = ProgressView::new(terminal);
     let mut device = DeviceConfiguration::cpu();
     device.threads = args.threads;
+    device.tier = args.tier;
     let mut options = options(global, &mut view)
         .with_device(device)
-        .with_kv_element(match kv {
-            Kv::F16 => KvElement::F16,
-            Kv::F32 => KvElement::F32,
-        });
+        .with_kv_element(kv.element());
     options.context_length = args.context;
     options.yarn_factor = args.yarn;
     Lm::load(model.clone(), options).with_context(|| format!("{model} cannot be loaded"))

@@ -1,0 +1,352 @@
+//! How fast a model computes on this machine: the tests of llama.cpp's llama-bench, so that the numbers can be laid side by
+//! side.
+//!
+//! A [`Bench`] loads a model by the way that [`Lm::load`](crate::Lm::load) goes and times steps of the engine: no text is
+//! encoded and no token is sampled. [`cold_start`] times whole programs.
+
+mod cold_start;
+mod file_type;
+mod machine;
+mod plan;
+mod spread;
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dunlin_compute::{POSITIONS_PER_BLOCK, Tier};
+use dunlin_engine::{Chunk, Engine, EngineConfig, Logits, ModelSpec, SequenceId};
+use dunlin_format::Gguf;
+use dunlin_hub::ModelRef;
+use dunlin_text::TokenId;
+
+use crate::info::{Header, Memory, ModelInfo};
+use crate::load::{LoadOptions, locate};
+use crate::{Error, lm};
+
+pub use cold_start::cold_start;
+pub use machine::{peak_resident_bytes, processor_name};
+pub use plan::{BenchKind, BenchOptions, BenchTest};
+pub use spread::{NOISY, Spread};
+
+/// Tokens of a generation that are computed before the first run is timed.
+const WARM_UP: usize = 16;
+
+/// What a test found.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct BenchResult {
+    /// The test.
+    pub test: BenchTest,
+    /// Tokens per second over all sequences. (Those of `depth` are not counted, and their time is not taken.)
+    pub tokens_per_second: Spread,
+    /// Seconds of a run: of a prompt, the time to the scores of the first token.
+    pub seconds: Spread,
+}
+
+/// A model that is loaded to be measured.
+pub struct Bench {
+    engine: Engine,
+    gguf: Arc<Gguf>,
+    info: ModelInfo,
+    memory: Memory,
+    file_type: &'static str,
+    path: PathBuf,
+    load: Duration,
+    tests: Vec<BenchTest>,
+    runs: usize,
+}
+
+impl Bench {
+    /// Loads a model with a cache that is just large enough for the tests; a context length in `load` is not looked at.
+    ///
+    /// # Errors
+    /// As [`Lm::load`](crate::Lm::load); [`Error::CannotGenerate`] for an encoder, [`Error::ContextLength`] for a test that is
+    /// longer than the context that the model was trained for.
+    pub fn load(
+        model: &ModelRef,
+        mut load: LoadOptions<'_>,
+        options: &BenchOptions,
+    ) -> Result<Self, Error> {
+        let (threads, tier) = load.device.resolve()?;
+        let path = locate(model, &mut load)?.path;
+        let start = Instant::now();
+        let gguf = Arc::new(Gguf::open(&path)?);
+        let mut spec = ModelSpec::from_gguf(&gguf)?;
+        if let Some(factor) = load.yarn_factor {
+            spec = spec.stretched(factor)?;
+        }
+        let tests = options.tests();
+        let config = EngineConfig {
+            threads,
+            tier,
+            context_length: positions_for(&tests, &spec)?,
+            kv_element: load.kv_element,
+            yarn_factor: load.yarn_factor,
+        };
+        // The tokenizer is built as for any other use, so that the time to load is the one that users wait.
+        let (engine, _) = lm::load_both(&gguf, config, &mut load)?;
+        let load = start.elapsed();
+        let memory = Memory {
+            weights: engine.weight_bytes(),
+            ..Header::of(&gguf, &spec).memory(&spec, config.context_length, config.kv_element)
+        };
+        let info = ModelInfo::of(&gguf)?;
+        Ok(Bench {
+            file_type: file_type::file_type(&gguf, &info),
+            info,
+            engine,
+            gguf,
+            memory,
+            path,
+            load,
+            tests,
+            runs: options.runs.max(1),
+        })
+    }
+
+    /// Runs all tests. `progress` is told, after each step, how many tokens of how many are computed; it ends the
+    /// measurement with [`Error::Cancelled`] by [`ControlFlow::Break`]. Its time is not counted.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`], and what the engine says.
+    pub fn run(
+        &mut self,
+        progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+    ) -> Result<Vec<BenchResult>, Error> {
+        let rounds = self.runs.saturating_add(1);
+        let all = |test: &BenchTest| {
+            let work = test.work().saturating_mul(rounds);
+            work.saturating_add(test.depth * test.sequences)
+        };
+        let mut steps = Steps {
+            done: 0,
+            total: self.tests.iter().map(all).fold(0, usize::saturating_add),
+            progress,
+        };
+        let tests = self.tests.clone();
+        tests
+            .into_iter()
+            .map(|test| self.measure(test, &mut steps))
+            .collect()
+    }
+
+    /// What the model's metadata say.
+    #[must_use]
+    pub fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    /// The name of its quantization recipe, such as `Q4_K_M`; where the file names none, the type of most of its bytes.
+    #[must_use]
+    pub fn file_type(&self) -> &'static str {
+        self.file_type
+    }
+
+    /// The memory that it takes, with a cache for the tests.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        self.memory
+    }
+
+    /// Its file; of a split model, the first.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The time from opening the file to a model that is ready to compute.
+    #[must_use]
+    pub fn load_time(&self) -> Duration {
+        self.load
+    }
+
+    /// Timed runs of each test.
+    #[must_use]
+    pub fn runs(&self) -> usize {
+        self.runs
+    }
+
+    /// Threads that compute.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.engine.config().threads
+    }
+
+    /// Kernels in use.
+    #[must_use]
+    pub fn tier(&self) -> Tier {
+        self.engine.config().tier
+    }
+
+    fn measure(&mut self, test: BenchTest, steps: &mut Steps<'_>) -> Result<BenchResult, Error> {
+        let sequences: Vec<SequenceId> = (0..test.sequences)
+            .map(|_| self.engine.create_sequence())
+            .collect();
+        let result = self.measure_with(test, &sequences, steps);
+        for sequence in sequences {
+            self.engine.remove_sequence(sequence)?;
+        }
+        result
+    }
+
+    fn measure_with(
+        &mut self,
+        test: BenchTest,
+        sequences: &[SequenceId],
+        steps: &mut Steps<'_>,
+    ) -> Result<BenchResult, Error> {
+        for &sequence in sequences {
+            // Where the rotation depends on a sequence's length, it is to be right from the start.
+            self.engine
+                .expect_tokens(sequence, test.depth + test.tokens)?;
+            self.feed(sequence, 0..test.depth, Logits::None, steps)?;
+        }
+        let mut seconds = Vec::new();
+        for run in 0..=self.runs {
+            let time = match test.kind {
+                BenchKind::Prompt => {
+                    let positions = test.depth..test.depth + test.tokens;
+                    self.feed(sequences[0], positions, Logits::Last, steps)?
+                }
+                BenchKind::Generation => {
+                    let tokens = match run {
+                        0 => test.tokens.min(WARM_UP),
+                        _ => test.tokens,
+                    };
+                    self.generate(sequences, test.depth..test.depth + tokens, steps)?
+                }
+            };
+            if run > 0 {
+                seconds.push(time.as_secs_f64());
+            }
+            self.back_to(sequences, test.depth, steps)?;
+        }
+        let speeds = seconds.iter().map(|seconds| test.work() as f64 / seconds);
+        Ok(BenchResult {
+            test,
+            tokens_per_second: Spread::of(speeds.collect()),
+            seconds: Spread::of(seconds),
+        })
+    }
+
+    /// Appends the tokens of these positions in steps as large as may be.
+    fn feed(
+        &mut self,
+        sequence: SequenceId,
+        positions: std::ops::Range<usize>,
+        logits: Logits,
+        steps: &mut Steps<'_>,
+    ) -> Result<Duration, Error> {
+        let tokens: Vec<TokenId> = positions.map(|at| self.token(0, at)).collect();
+        let pieces = tokens.chunks(self.engine.max_batch());
+        let last = pieces.len().saturating_sub(1);
+        let mut time = Duration::ZERO;
+        for (index, tokens) in pieces.enumerate() {
+            let logits = if index == last { logits } else { Logits::None };
+            time += self.step(&[Chunk {
+                sequence,
+                tokens,
+                logits,
+            }])?;
+            steps.count(tokens.len())?;
+        }
+        Ok(time)
+    }
+
+    /// Appends the tokens of these positions one by one, to all sequences at once.
+    fn generate(
+        &mut self,
+        sequences: &[SequenceId],
+        positions: std::ops::Range<usize>,
+        steps: &mut Steps<'_>,
+    ) -> Result<Duration, Error> {
+        let mut time = Duration::ZERO;
+        for at in positions {
+            let tokens: Vec<[TokenId; 1]> = (0..sequences.len())
+                .map(|index| [self.token(index, at)])
+                .collect();
+            let chunks: Vec<Chunk<'_>> = sequences
+                .iter()
+                .zip(&tokens)
+                .map(|(&sequence, tokens)| Chunk {
+                    sequence,
+                    tokens,
+                    logits: Logits::Last,
+                })
+                .collect();
+            time += self.step(&chunks)?;
+            steps.count(sequences.len())?;
+        }
+        Ok(time)
+    }
+
+    /// One step, and what every step of a generation does after it.
+    fn step(&mut self, chunks: &[Chunk<'_>]) -> Result<Duration, Error> {
+        let start = Instant::now();
+        self.engine.step(chunks, |_| {})?;
+        self.gguf.release_pages();
+        Ok(start.elapsed())
+    }
+
+    /// Takes what a run appended off again. Recurrent layers may go back further; what is missing then is computed.
+    fn back_to(
+        &mut self,
+        sequences: &[SequenceId],
+        depth: usize,
+        steps: &mut Steps<'_>,
+    ) -> Result<(), Error> {
+        for &sequence in sequences {
+            let left = self.engine.truncate_sequence(sequence, depth)?;
+            self.feed(sequence, left..depth, Logits::None, steps)?;
+        }
+        Ok(())
+    }
+
+    /// A token for a position: 7919 is a prime, so that they are spread over the vocabulary.
+    fn token(&self, sequence: usize, position: usize) -> TokenId {
+        ((sequence * 131 + position) * 7919 % self.engine.spec().vocab_size) as TokenId
+    }
+}
+
+/// Positions that the cache needs for all tests.
+///
+/// # Errors
+/// [`Error::CannotGenerate`], [`Error::ContextLength`].
+fn positions_for(tests: &[BenchTest], spec: &ModelSpec) -> Result<usize, Error> {
+    if !spec.can_generate() {
+        return Err(Error::CannotGenerate {
+            architecture: spec.architecture.clone(),
+        });
+    }
+    let limit = spec.context_length;
+    let lengths = tests
+        .iter()
+        .map(|test| test.depth.saturating_add(test.tokens));
+    if let Some(requested) = lengths.filter(|&length| length > limit).max() {
+        return Err(Error::ContextLength { requested, limit });
+    }
+    let positions = tests.iter().map(|test| test.positions()).max();
+    Ok(positions.unwrap_or(POSITIONS_PER_BLOCK))
+}
+
+/// Counts what is done.
+struct Steps<'a> {
+    done: usize,
+    total: usize,
+    progress: &'a mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+}
+
+impl Steps<'_> {
+    /// # Errors
+    /// [`Error::Cancelled`].
+    fn count(&mut self, tokens: usize) -> Result<(), Error> {
+        // A short warm-up, or a state that is computed again, makes it a little less or more than was said.
+        self.done = (self.done + tokens).min(self.total);
+        match (self.progress)(self.done, self.total) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::Cancelled),
+        }
+    }
+}
