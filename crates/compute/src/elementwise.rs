@@ -1,6 +1,6 @@
 //! What happens to a row between matrix products: norm, rotation, gating, addition.
 
-use crate::simd::{Kernel, Simd, erf_abs, exp};
+use crate::simd::{Kernel, Simd, erf, exp};
 use crate::tier::Tier;
 
 /// The nonlinearity of a feed-forward layer.
@@ -92,40 +92,94 @@ impl Kernel for RmsNorm<'_> {
 ///
 /// # Panics
 /// If the lengths differ.
-pub fn layer_norm(x: &[f32], weight: &[f32], bias: Option<&[f32]>, eps: f32, out: &mut [f32]) {
+pub fn layer_norm(
+    tier: Tier,
+    x: &[f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    eps: f32,
+    out: &mut [f32],
+) {
     out.copy_from_slice(x);
-    layer_norm_in_place(out, weight, bias, eps);
+    layer_norm_in_place(tier, out, weight, bias, eps);
 }
 
 /// [`layer_norm`] of a row onto itself.
 ///
 /// # Panics
 /// If the lengths differ.
-pub fn layer_norm_in_place(x: &mut [f32], weight: &[f32], bias: Option<&[f32]>, eps: f32) {
+pub fn layer_norm_in_place(
+    tier: Tier,
+    x: &mut [f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    eps: f32,
+) {
     assert!(
         x.len() == weight.len() && bias.is_none_or(|bias| bias.len() == x.len()),
         "one length"
     );
-    let count = x.len() as f32;
-    let mean = sum(x.iter().copied()) / count;
-    x.iter_mut().for_each(|x| *x -= mean);
-    let variance = sum(x.iter().map(|x| x * x)) / count;
-    let scale = 1.0 / (variance + eps).sqrt();
-    for (x, w) in x.iter_mut().zip(weight) {
-        *x = *x * scale * w;
-    }
-    if let Some(bias) = bias {
-        add_assign(x, bias);
+    tier.run(LayerNorm {
+        x,
+        weight,
+        bias,
+        eps,
+    });
+}
+
+struct LayerNorm<'a> {
+    x: &'a mut [f32],
+    weight: &'a [f32],
+    bias: Option<&'a [f32]>,
+    eps: f32,
+}
+
+impl Kernel for LayerNorm<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let count = self.x.len() as f32;
+        let mean = sum_of(s, self.x, |x| x, |x| x) / count;
+        // The variance is that of the differences, which does not cancel.
+        let centre = s.splat(mean);
+        let squares = |x: S::F| {
+            let x = s.sub(x, centre);
+            s.mul(x, x)
+        };
+        let variance = sum_of(s, self.x, squares, |x| (x - mean) * (x - mean)) / count;
+        let scale = 1.0 / (variance + self.eps).sqrt();
+        let whole = self.x.len() / 8 * 8;
+        for at in (0..whole).step_by(8) {
+            // SAFETY: `at + 8 <= whole`, and the slices have one length.
+            unsafe {
+                let x = self.x.as_mut_ptr().add(at);
+                let factor = s.mul(s.splat(scale), s.load(self.weight.as_ptr().add(at)));
+                let bias = match self.bias {
+                    Some(bias) => s.load(bias.as_ptr().add(at)),
+                    None => s.splat(0.0),
+                };
+                s.store(x, s.fma(s.sub(s.load(x), centre), factor, bias));
+            }
+        }
+        for at in whole..self.x.len() {
+            let bias = self.bias.map_or(0.0, |bias| bias[at]);
+            self.x[at] = (self.x[at] - mean) * (scale * self.weight[at]) + bias;
+        }
     }
 }
 
-/// Eight sums side by side: more exact than one, and the compiler may make a vector of them.
-fn sum(values: impl Iterator<Item = f32>) -> f32 {
-    let mut sums = [0.0f32; 8];
-    for (i, x) in values.enumerate() {
-        sums[i % 8] += x;
+/// The sum of `f` of every element, with four vectors of sums side by side; `last` is the same function for what is left.
+#[inline(always)]
+fn sum_of<S: Simd>(s: S, x: &[f32], f: impl Fn(S::F) -> S::F, last: impl Fn(f32) -> f32) -> f32 {
+    let (whole, rest) = x.as_chunks::<8>();
+    let mut sums = [s.splat(0.0); 4];
+    for (i, x) in whole.iter().enumerate() {
+        // SAFETY: a chunk has 8 elements.
+        let x = unsafe { s.load(x.as_ptr()) };
+        sums[i % 4] = s.add(sums[i % 4], f(x));
     }
-    sums.iter().sum()
+    let whole = s.sum(s.add(s.add(sums[0], sums[1]), s.add(sums[2], sums[3])));
+    rest.iter().fold(whole, |sum, x| sum + last(*x))
 }
 
 /// `x = activation(x)`, element by element.
@@ -250,9 +304,9 @@ impl Kernel for GateKernel<'_> {
 #[inline(always)]
 fn activate<S: Simd>(s: S, kind: Nonlinearity, x: S::F) -> S::F {
     if kind == Nonlinearity::Gelu {
-        // `x * erf(x / sqrt(2)) = |x| * erf(|x| / sqrt(2))`
-        let erf = erf_abs(s, s.mul(x, s.splat(std::f32::consts::FRAC_1_SQRT_2)));
-        return s.mul(s.splat(0.5), s.fma(s.abs(x), erf, x));
+        let half = s.mul(x, s.splat(0.5));
+        let erf = erf(s, s.mul(x, s.splat(std::f32::consts::FRAC_1_SQRT_2)));
+        return s.fma(half, erf, half);
     }
     // The others are `x * sigmoid(y)`: y = x for SiLU, twice the argument of tanh for GELU.
     let minus_y = match kind {
@@ -396,17 +450,20 @@ mod tests {
 
     #[test]
     fn layer_norm_has_mean_and_variance_of_its_weight_and_bias() {
-        let mut x: Vec<f32> = (0..577)
-            .map(|i| (i as f32 * 0.7).sin() * 3.0 + 5.0)
-            .collect();
-        layer_norm_in_place(&mut x, &[2.0; 577], Some(&[0.5; 577]), 0.0);
-        let mean = x.iter().map(|x| f64::from(*x)).sum::<f64>() / 577.0;
-        let variance = x
-            .iter()
-            .map(|x| (f64::from(*x) - mean).powi(2))
-            .sum::<f64>()
-            / 577.0;
-        assert!((mean - 0.5).abs() < 1e-5 && (variance - 4.0).abs() < 1e-4);
+        for tier in Tier::available() {
+            for len in [577, 64, 7] {
+                let wave = |i: usize| (i as f32 * 0.7).sin() * 3.0 + 5.0;
+                let mut x = Vec::from_iter((0..len).map(wave));
+                let (weight, bias) = (vec![2.0; len], vec![0.5; len]);
+                layer_norm_in_place(tier, &mut x, &weight, Some(&bias), 0.0);
+                let numbers = x.iter().map(|x| f64::from(*x));
+                let mean = numbers.clone().sum::<f64>() / len as f64;
+                let squares = numbers.map(|x| (x - mean).powi(2));
+                let variance = squares.sum::<f64>() / len as f64;
+                assert!((mean - 0.5).abs() < 1e-5, "{mean} on {}", tier.name());
+                assert!((variance - 4.0).abs() < 1e-4, "{variance}");
+            }
+        }
     }
 
     #[test]

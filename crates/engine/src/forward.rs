@@ -216,14 +216,18 @@ impl<'a> Sum<'a> {
 fn normalize(tier: Tier, kind: Norm, norm: &NormWeights, x: &[f32], out: &mut [f32]) {
     match kind {
         Norm::Rms { eps } => rms_norm(tier, x, &norm.weight, eps, out),
-        Norm::Layer { eps, .. } => layer_norm(x, &norm.weight, norm.bias.as_deref(), eps, out),
+        Norm::Layer { eps, .. } => {
+            layer_norm(tier, x, &norm.weight, norm.bias.as_deref(), eps, out);
+        }
     }
 }
 
 pub(crate) fn normalize_in_place(tier: Tier, kind: Norm, norm: &NormWeights, x: &mut [f32]) {
     match kind {
         Norm::Rms { eps } => rms_norm_in_place(tier, x, &norm.weight, eps),
-        Norm::Layer { eps, .. } => layer_norm_in_place(x, &norm.weight, norm.bias.as_deref(), eps),
+        Norm::Layer { eps, .. } => {
+            layer_norm_in_place(tier, x, &norm.weight, norm.bias.as_deref(), eps);
+        }
     }
 }
 
@@ -232,14 +236,6 @@ fn nonlinearity(activation: Activation) -> Nonlinearity {
         Activation::Silu => Nonlinearity::Silu,
         Activation::GeluTanh => Nonlinearity::GeluTanh,
         Activation::Gelu => Nonlinearity::Gelu,
-    }
-}
-
-/// Adds a bias to each row of a product.
-fn add_bias(rows: &mut [f32], bias: Option<&Vec<f32>>) {
-    if let Some(bias) = bias {
-        rows.chunks_exact_mut(bias.len())
-            .for_each(|row| add_assign(row, bias));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Attention over the cache.
 
-use super::{add_bias, product, quantized};
+use super::{product, quantized};
 use crate::engine::Engine;
 use crate::spec::{AttentionSpec, QkNorm, RopeKind};
 use crate::weights::MixerWeights;
@@ -48,14 +48,17 @@ impl Engine {
             }
             (None, _) => matmul(pool, tier, &buffers.normed, &mut [q_product]),
         }
-        if let Some([_, wv]) = &weights.kv {
-            add_bias(v, wv.bias.as_ref());
-        }
         let eps = self.spec.norm.eps();
-        if let Some(ones) = &weights.v_norm {
-            for head in v.chunks_exact_mut(spec.head_dim_v) {
-                rms_norm_in_place(tier, head, ones, eps);
-            }
+        let v_bias = weights.kv.as_ref().and_then(|[_, v]| v.bias.as_ref());
+        if v_bias.is_some() || weights.v_norm.is_some() {
+            for_each_rows(pool, kv_tokens, v, &mut [], |_, v, _| {
+                add_assign(v, v_bias.map_or(&[], Vec::as_slice));
+                if let Some(ones) = &weights.v_norm {
+                    for head in v.chunks_exact_mut(spec.head_dim_v) {
+                        rms_norm_in_place(tier, head, ones, eps);
+                    }
+                }
+            });
         }
         let table = &buffers.tables[buffers.table_of_layer[index]];
         let pairs = spec.rope.dims / 2;

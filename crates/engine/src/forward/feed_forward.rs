@@ -1,8 +1,8 @@
 //! The feed-forward part, and a token's embedding for the layer.
 
-use super::{add_bias, nonlinearity, product, quantized};
+use super::{nonlinearity, product, quantized};
 use crate::engine::Engine;
-use dunlin_compute::{activate_in_place, gate, matmul};
+use dunlin_compute::{activate_in_place, add_assign, gate, matmul};
 
 impl Engine {
     /// `down(f(gate(x)) * up(x))` of the normed stream into the branch.
@@ -25,16 +25,17 @@ impl Engine {
             }
             None => matmul(pool, tier, &buffers.normed, &mut [up]),
         }
-        add_bias(ups, weights.up.bias.as_ref());
+        let bias = weights.up.bias.as_deref().unwrap_or_default();
         let kind = nonlinearity(spec.activation);
         let gated = &mut buffers.gated[buffers.gated_of_layer[index]];
         let quantize = quantized(&weights.down.weight);
-        gated.fill(pool, tier, tokens, quantize, |token, row| {
-            let at = token * width..(token + 1) * width;
+        gated.fill_from(pool, tier, tokens, quantize, ups, |token, up, row| {
+            add_assign(up, bias);
             if weights.gate.is_some() {
-                gate(tier, kind, &gates[at.clone()], &ups[at], row);
+                let gates = &gates[token * width..][..width];
+                gate(tier, kind, gates, up, row);
             } else {
-                row.copy_from_slice(&ups[at]);
+                row.copy_from_slice(up);
                 activate_in_place(tier, kind, row);
             }
         });
