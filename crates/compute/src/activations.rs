@@ -1,4 +1,8 @@
-//! The input of a matrix product: rows of `f32`, and the same quantized to 8 bits in blocks of 16.
+//! The input of a matrix product: rows of `f32`, and the same quantized to 8 bits in blocks of 16, or to 16 bits.
+
+mod wide;
+
+pub(crate) use wide::{WideRow, WideRows};
 
 use crate::panels::BLOCK;
 use crate::pool::Pool;
@@ -19,26 +23,17 @@ pub struct Activations {
     pub(crate) codes: Vec<i8>,
     /// Of each block the scales of its halves, `scale * sum of codes` of its halves, and of the whole: `[tokens, blocks, 5]`.
     pub(crate) scales: Vec<f32>,
-    /// Where the rows of the rests begin, where they are kept: what 8 bits leave of a row, in 8 bits of its own.
-    rests: Option<usize>,
+    /// The rows in 16 bits, where those are wanted: then there are none in 8.
+    pub(crate) wide: Option<WideRows>,
 }
 
 /// How exact quantized rows are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
-    /// 8-bit codes.
+    /// 8-bit codes, one scale per 16 columns.
     Bits8,
-    /// 8-bit codes and what they leave in 8-bit codes again, about 15 bits together: products take twice the time.
+    /// 16-bit codes, one scale per 32 columns.
     Bits16,
-}
-
-impl Precision {
-    fn rows(self) -> usize {
-        match self {
-            Precision::Bits8 => 1,
-            Precision::Bits16 => 2,
-        }
-    }
 }
 
 impl Activations {
@@ -50,20 +45,18 @@ impl Activations {
     /// As [`Activations::new`], with a say in how exact the quantized rows are.
     pub fn with_precision(tokens: usize, cols: usize, precision: Precision) -> Self {
         let blocks = cols.div_ceil(BLOCK);
-        let rows = tokens * precision.rows();
+        let (narrow, wide) = match precision {
+            Precision::Bits8 => (tokens, None),
+            Precision::Bits16 => (0, Some(WideRows::new(tokens, blocks))),
+        };
         Activations {
             cols,
             tokens: 0,
             values: vec![0.0; tokens * cols],
-            codes: vec![0; rows * blocks * BLOCK],
-            scales: vec![0.0; rows * blocks * SCALES],
-            rests: (precision == Precision::Bits16).then_some(tokens),
+            codes: vec![0; narrow * blocks * BLOCK],
+            scales: vec![0.0; narrow * blocks * SCALES],
+            wide,
         }
-    }
-
-    /// Where the quantized rows of tokens begin whose products are to be summed: their own, and that of the rests.
-    pub(crate) fn passes(&self) -> impl Iterator<Item = usize> {
-        std::iter::once(0).chain(self.rests)
     }
 
     /// Columns of a row.
@@ -79,7 +72,11 @@ impl Activations {
     /// Bytes of memory that [`Activations::with_precision`] takes.
     pub fn bytes_for(tokens: usize, cols: usize, precision: Precision) -> usize {
         let blocks = cols.div_ceil(BLOCK);
-        tokens * (4 * cols + precision.rows() * blocks * (4 * 5 + BLOCK))
+        let coded = match precision {
+            Precision::Bits8 => blocks * (4 * SCALES + BLOCK),
+            Precision::Bits16 => WideRows::bytes_for(blocks),
+        };
+        tokens * (4 * cols + coded)
     }
 
     /// Sets the number of rows in use and gives them to be filled.
@@ -140,7 +137,8 @@ impl Activations {
         self.tokens = tokens;
         let state_len = state.len() / tokens.max(1);
         let state = state.as_mut_ptr();
-        let (cols, blocks, rests) = (self.cols, self.blocks(), self.rests);
+        let (cols, blocks) = (self.cols, self.blocks());
+        let wide = self.wide.as_mut().map(WideRows::writer);
         let out = Out {
             values: self.values.as_mut_ptr(),
             codes: self.codes.as_mut_ptr(),
@@ -157,15 +155,15 @@ impl Activations {
                 )
             };
             fill(token, state, row);
-            if quantize {
-                // SAFETY: as above; `new` made room for a second row where there are rests.
-                let coded = |row: usize| unsafe { out.coded(row, blocks) };
-                let rest = rests.map(|first| coded(first + token));
-                tier.run(Quantize {
-                    row,
-                    coded: coded(token),
-                    rest,
-                });
+            match &wide {
+                _ if !quantize => {}
+                // SAFETY: as above.
+                Some(wide) => unsafe { wide.quantize(tier, token, row) },
+                None => {
+                    // SAFETY: as above.
+                    let coded = unsafe { out.coded(token, blocks) };
+                    tier.run(Quantize { row, coded });
+                }
             }
         });
     }
@@ -211,27 +209,17 @@ struct Coded<'a> {
 struct Quantize<'a> {
     row: &'a [f32],
     coded: Coded<'a>,
-    /// Where what the codes leave goes.
-    rest: Option<Coded<'a>>,
 }
 
 impl Kernel for Quantize<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Quantize {
-            row,
-            mut coded,
-            mut rest,
-        } = self;
+        let Quantize { row, mut coded } = self;
         for (block, x) in row.chunks(BLOCK).enumerate() {
             let mut padded = [0.0; BLOCK];
             padded[..x.len()].copy_from_slice(x);
             coded.quantize(s, block, &padded);
-            if let Some(rest) = &mut rest {
-                coded.subtract_from(block, &mut padded);
-                rest.quantize(s, block, &padded);
-            }
         }
     }
 }
@@ -253,15 +241,6 @@ impl Coded<'_> {
             }
         }
         scales[4] = scales[2] + scales[3];
-    }
-
-    /// Takes what the codes of a block stand for off its numbers.
-    #[inline(always)]
-    fn subtract_from(&self, block: usize, x: &mut [f32; BLOCK]) {
-        let codes = &self.codes[block * BLOCK..][..BLOCK];
-        for i in 0..BLOCK {
-            x[i] -= self.scales[block * SCALES + i / 16] * f32::from(codes[i]);
-        }
     }
 }
 

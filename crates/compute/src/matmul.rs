@@ -2,11 +2,13 @@
 //!
 //! A few tokens (decode): each panel is read once, unpacked block by block into registers and multiplied with up to
 //! [`FEW`] tokens. Many (prefill): a stretch of a panel is unpacked once into the first-level cache and multiplied with a
-//! register tile of tokens after the other. Types without a kernel are decoded to floats on the way ([`general`]).
+//! register tile of tokens after the other; plain floats ([`float`]) and tokens in 16 bits ([`wide`]) have tiles of their own.
+//! Types without a kernel are decoded to floats on the way ([`general`]).
 
 mod float;
 mod general;
 mod quantized;
+mod wide;
 
 use crate::activations::Activations;
 use crate::panels::*;
@@ -103,60 +105,55 @@ fn multiply(
     let weights = job.weights;
     let quantized = weights.format.is_quantized();
     let panels = 2 * pairs.start..(2 * pairs.end).min(weights.panels());
-    let task = |panels: Range<usize>, (pass, rows): (usize, usize)| Task {
+    let task = |panels: Range<usize>| Task {
         panels: weights.panel_range(panels.clone()),
         input,
-        first: rows + first,
+        first,
         count,
         out: Out {
             // SAFETY: `matmul` checked that the output has `tokens * rows` elements.
             p: unsafe { job.out.add(first * weights.rows + panels.start * ROWS) },
             stride: weights.rows,
             rows: weights.rows.min(panels.end * ROWS) - panels.start * ROWS,
-            add: pass > 0,
         },
     };
-    let passes = || {
-        input
-            .passes()
-            .take(if quantized { 2 } else { 1 })
-            .enumerate()
-    };
-    // Few tokens take all panels in one go, many a pair or (floats) a panel at a time.
-    let step = match (quantized, count <= FEW) {
-        (true, true) => panels.len(),
-        (true, false) => 2,
-        (false, _) => 1,
+    // Few tokens take all panels in one go, many a pair, and what is decoded on the way a panel at a time.
+    let step = match weights.format {
+        PanelFormat::Blocks(_) => 1,
+        _ if quantized && input.wide.is_none() && count <= FEW => panels.len(),
+        _ => 2,
     };
     for start in panels.clone().step_by(step) {
-        for pass in passes() {
-            multiply_pass(
-                tier,
-                weights.format,
-                &task(start..panels.end.min(start + step), pass),
-            );
-        }
+        let task = task(start..panels.end.min(start + step));
+        multiply_task(tier, weights.format, &task);
     }
 }
 
-fn multiply_pass(tier: Tier, format: PanelFormat, task: &Task<'_>) {
+fn multiply_task(tier: Tier, format: PanelFormat, task: &Task<'_>) {
     match format {
         PanelFormat::F32 => float::multiply::<float::F32>(tier, task),
         PanelFormat::F16 => float::multiply::<float::F16>(tier, task),
         PanelFormat::BF16 => float::multiply::<float::BF16>(tier, task),
-        PanelFormat::Q4_0 => quantized::multiply::<Q4_0>(tier, task),
-        PanelFormat::Q4_1 => quantized::multiply::<Q4_1>(tier, task),
-        PanelFormat::Q5_0 => quantized::multiply::<Q5_0>(tier, task),
-        PanelFormat::Q5_1 => quantized::multiply::<Q5_1>(tier, task),
-        PanelFormat::Q8_0 => quantized::multiply::<Q8_0>(tier, task),
-        PanelFormat::IQ4_NL => quantized::multiply::<IQ4_NL>(tier, task),
-        PanelFormat::Q2_K => quantized::multiply::<Q2_K>(tier, task),
-        PanelFormat::Q3_K => quantized::multiply::<Q3_K>(tier, task),
-        PanelFormat::Q4_K => quantized::multiply::<Q4_K>(tier, task),
-        PanelFormat::Q5_K => quantized::multiply::<Q5_K>(tier, task),
-        PanelFormat::Q6_K => quantized::multiply::<Q6_K>(tier, task),
-        PanelFormat::IQ4_XS => quantized::multiply::<IQ4_XS>(tier, task),
+        PanelFormat::Q4_0 => multiply_unit::<Q4_0>(tier, task),
+        PanelFormat::Q4_1 => multiply_unit::<Q4_1>(tier, task),
+        PanelFormat::Q5_0 => multiply_unit::<Q5_0>(tier, task),
+        PanelFormat::Q5_1 => multiply_unit::<Q5_1>(tier, task),
+        PanelFormat::Q8_0 => multiply_unit::<Q8_0>(tier, task),
+        PanelFormat::IQ4_NL => multiply_unit::<IQ4_NL>(tier, task),
+        PanelFormat::Q2_K => multiply_unit::<Q2_K>(tier, task),
+        PanelFormat::Q3_K => multiply_unit::<Q3_K>(tier, task),
+        PanelFormat::Q4_K => multiply_unit::<Q4_K>(tier, task),
+        PanelFormat::Q5_K => multiply_unit::<Q5_K>(tier, task),
+        PanelFormat::Q6_K => multiply_unit::<Q6_K>(tier, task),
+        PanelFormat::IQ4_XS => multiply_unit::<IQ4_XS>(tier, task),
         PanelFormat::Blocks(dtype) => general::multiply(tier, dtype, task),
+    }
+}
+
+fn multiply_unit<U: Unit>(tier: Tier, task: &Task<'_>) {
+    match &task.input.wide {
+        Some(rows) => wide::multiply::<U>(tier, task, rows),
+        None => quantized::multiply::<U>(tier, task),
     }
 }
 
@@ -177,8 +174,6 @@ struct Out {
     stride: usize,
     /// Rows of all panels.
     rows: usize,
-    /// Results are added to what is there.
-    add: bool,
 }
 
 impl Out {
@@ -190,21 +185,11 @@ impl Out {
         unsafe {
             let at = self.p.add(token * self.stride + first);
             if first + ROWS <= self.rows {
-                let value = if self.add {
-                    s.add(s.load(at), value)
-                } else {
-                    value
-                };
                 s.store(at, value);
             } else {
                 let rows = self.rows - first;
                 let mut row = [0.0; ROWS];
                 s.store(row.as_mut_ptr(), value);
-                if self.add {
-                    for r in 0..rows {
-                        row[r] += *at.add(r);
-                    }
-                }
                 std::ptr::copy_nonoverlapping(row.as_ptr(), at, rows);
             }
         }

@@ -150,14 +150,19 @@ fn exact(w: &[f32], x: &[f32]) -> (f64, f64) {
     })
 }
 
-/// What rounding activations by half a step can change: a step is a 127th of the largest magnitude of 16 columns.
-fn half_steps(w: &[f32], x: &[f32]) -> f64 {
+/// What rounding activations by half a step can change: a step is a 127th of the largest magnitude of 16 columns, or a 32767th
+/// of that of 32.
+fn half_steps(precision: Precision, w: &[f32], x: &[f32]) -> f64 {
+    let (columns, steps) = match precision {
+        Precision::Bits8 => (16, 127.0),
+        Precision::Bits16 => (32, 32767.0),
+    };
     let largest = |part: &[f32]| part.iter().fold(0.0f32, |a, x| a.max(x.abs()));
-    let groups = w.chunks(16).zip(x.chunks(16));
+    let groups = w.chunks(columns).zip(x.chunks(columns));
     groups
         .map(|(w, x)| {
             let weights: f64 = w.iter().map(|w| f64::from(w.abs())).sum();
-            f64::from(largest(x)) / 254.0 * weights
+            f64::from(largest(x)) / (2.0 * steps) * weights
         })
         .sum()
 }
@@ -242,14 +247,13 @@ proptest! {
         let pool = Pool::new(threads).unwrap();
         let packed = pack(&pool, dtype, rows, cols, &bytes).unwrap();
         for tier in Tier::available() {
-            // What 8 bits leave is at most half a step, and 8 bits more divide that by 254.
-            for (precision, parts) in [(Precision::Bits8, 1.0), (Precision::Bits16, 254.0)] {
+            for precision in [Precision::Bits8, Precision::Bits16] {
                 let out = product(&pool, tier, precision, &packed, tokens, &x);
                 for (t, x) in x.chunks_exact(cols).enumerate() {
                     for (r, w) in weights.chunks_exact(cols).enumerate() {
                         let (want, size) = exact(w, x);
                         let quantized = packed.format().is_quantized();
-                        let coarse = if quantized { half_steps(w, x) / parts } else { 0.0 };
+                        let coarse = if quantized { half_steps(precision, w, x) } else { 0.0 };
                         let bound = coarse + 3e-6 * size;
                         let got = f64::from(out[t * rows + r]);
                         prop_assert!(

@@ -1,24 +1,51 @@
-//! One panel of plain floats times `f32` tokens.
+//! Panels of plain floats times `f32` tokens.
+//!
+//! A stretch of two panels stays in the first-level cache while a register tile of tokens after the other passes over it.
 
-use super::Task;
+use super::{TOKEN_BLOCK, Task, Write};
 use crate::panels::ROWS;
 use crate::simd::{Kernel, Simd};
 use crate::tier::Tier;
 use std::marker::PhantomData;
 
-/// Multiplies and writes the results.
+/// Bytes of a stretch of a panel: two of them and a tile of tokens fit 32 KiB.
+const STRETCH_BYTES: usize = 8 << 10;
+/// Tokens in a register tile: with two panels 12 sums, two vectors of weights and one of activations.
+const TILE: usize = 6;
+/// Tokens in the tiles of what is left.
+const REST: usize = 2;
+
+/// Multiplies one or two panels and writes the results.
 pub(super) fn multiply<P: Plain>(tier: Tier, task: &Task<'_>) {
+    let plain = PhantomData::<P>;
+    let cols = task.input.cols();
+    let panel_bytes = cols * P::BYTES * ROWS;
     if task.count == 1 {
-        tier.run(Tiles::<P, 1> {
-            task,
-            plain: PhantomData,
-        });
-    } else {
-        tier.run(Tiles::<P, 4> {
-            task,
-            plain: PhantomData,
+        let panels = task.panels.chunks_exact(panel_bytes).enumerate();
+        return panels.for_each(|(index, panel)| {
+            tier.run(One {
+                task,
+                index,
+                panel,
+                plain,
+            });
         });
     }
+    let mut sums = [[[0.0; ROWS]; 2]; TOKEN_BLOCK];
+    let sums = &mut sums[..task.count];
+    let panels = task.panels.len() / panel_bytes;
+    let stretch = STRETCH_BYTES / (P::BYTES * ROWS);
+    for start in (0..cols).step_by(stretch) {
+        tier.run(Tiles {
+            task,
+            panels,
+            start,
+            cols: stretch.min(cols - start),
+            sums,
+            plain,
+        });
+    }
+    tier.run(Write { task, panels, sums });
 }
 
 /// A plain float type of weights.
@@ -56,40 +83,116 @@ impl Plain for BF16 {
     }
 }
 
-/// `T` tokens at a time; where fewer are left, the last one fills up.
-struct Tiles<'a, P, const T: usize> {
+/// One token straight from a panel.
+struct One<'a, P> {
     task: &'a Task<'a>,
+    index: usize,
+    panel: &'a [u8],
     plain: PhantomData<P>,
 }
 
-impl<P: Plain, const T: usize> Kernel for Tiles<'_, P, T> {
+impl<P: Plain> Kernel for One<'_, P> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let task = self.task;
         let cols = task.input.cols();
-        let inputs = task.input.rows();
+        let x = &task.input.rows()[task.first * cols..][..cols];
+        // Several sums: an FMA takes four cycles, and two can start in each.
+        let mut acc = [s.splat(0.0); 8];
+        let weights = self.panel.chunks_exact(P::BYTES * ROWS);
+        for (k, (w, x)) in weights.zip(x).enumerate() {
+            // SAFETY: `w` has 8 elements.
+            let w = unsafe { P::load(s, w.as_ptr()) };
+            acc[k % 8] = s.fma(w, s.splat(*x), acc[k % 8]);
+        }
+        let mut sum = acc[0];
+        for acc in &acc[1..] {
+            sum = s.add(sum, *acc);
+        }
+        task.out.write(s, 0, self.index, sum);
+    }
+}
+
+/// Adds the products of a stretch of one or two panels with each token to its sums.
+struct Tiles<'a, P> {
+    task: &'a Task<'a>,
+    panels: usize,
+    /// The stretch's first column, and how many there are.
+    start: usize,
+    cols: usize,
+    sums: &'a mut [[[f32; ROWS]; 2]],
+    plain: PhantomData<P>,
+}
+
+impl<P: Plain> Kernel for Tiles<'_, P> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(mut self, s: S) {
+        match self.panels {
+            1 => self.by::<S, 1>(s),
+            _ => self.by::<S, 2>(s),
+        }
+    }
+}
+
+impl<P: Plain> Tiles<'_, P> {
+    /// `R` panels.
+    #[inline(always)]
+    fn by<S: Simd, const R: usize>(&mut self, s: S) {
         let mut at = 0;
-        while at < task.count {
-            let mut x = [&inputs[..0]; T];
-            for t in 0..T {
-                x[t] = &inputs[(task.first + (at + t).min(task.count - 1)) * cols..][..cols];
+        while at + TILE <= self.task.count {
+            self.tile::<S, R, TILE>(s, at);
+            at += TILE;
+        }
+        while at < self.task.count {
+            self.tile::<S, R, REST>(s, at);
+            at += REST;
+        }
+    }
+
+    /// `R` panels times `T` tokens from `at` on; where fewer are left, the last one fills up.
+    #[inline(always)]
+    fn tile<S: Simd, const R: usize, const T: usize>(&mut self, s: S, at: usize) {
+        let task = self.task;
+        let (all, inputs) = (task.input.cols(), task.input.rows());
+        let count = T.min(task.count - at);
+        let mut panels = [task.panels.as_ptr(); R];
+        for r in 0..R {
+            let bytes = P::BYTES * ROWS;
+            let panel = &task.panels[(r * all + self.start) * bytes..];
+            panels[r] = panel[..self.cols * bytes].as_ptr();
+        }
+        let mut tokens = [inputs.as_ptr(); T];
+        let mut sums = [[s.splat(0.0); T]; R];
+        for t in 0..T {
+            let token = at + t.min(count - 1);
+            tokens[t] = inputs[(task.first + token) * all + self.start..][..self.cols].as_ptr();
+            for r in 0..R {
+                // SAFETY: a sum has 8 elements.
+                sums[r][t] = unsafe { s.load(self.sums[token][r].as_ptr()) };
             }
-            // Two sums per token: an FMA takes four cycles, and two can start in each.
-            let mut acc = [[s.splat(0.0); 2]; T];
-            for (k, w) in task.panels.chunks_exact(P::BYTES * ROWS).enumerate() {
-                // SAFETY: `w` has 8 elements, and each row of `x` has one for every column.
-                unsafe {
-                    let w = P::load(s, w.as_ptr());
-                    for t in 0..T {
-                        acc[t][k % 2] = s.fma(w, s.splat(*x[t].get_unchecked(k)), acc[t][k % 2]);
+        }
+        for k in 0..self.cols {
+            // SAFETY: panels and tokens have `cols` columns from here on.
+            unsafe {
+                let mut w = [s.splat(0.0); R];
+                for r in 0..R {
+                    w[r] = P::load(s, panels[r].add(k * P::BYTES * ROWS));
+                }
+                for t in 0..T {
+                    let x = s.splat(*tokens[t].add(k));
+                    for r in 0..R {
+                        sums[r][t] = s.fma(w[r], x, sums[r][t]);
                     }
                 }
             }
-            for t in 0..T.min(task.count - at) {
-                task.out.write(s, at + t, 0, s.add(acc[t][0], acc[t][1]));
+        }
+        for r in 0..R {
+            for t in 0..count {
+                // SAFETY: as above.
+                unsafe { s.store(self.sums[at + t][r].as_mut_ptr(), sums[r][t]) };
             }
-            at += T;
         }
     }
 }

@@ -1,6 +1,6 @@
 //! AVX2, FMA and F16C: 256-bit vectors, exact int8 products through `vpmaddubsw`.
 
-use super::{Kernel, Simd, Tile, TileKind, avx2_tile};
+use super::{Kernel, Simd, Tile, TileKind, WideTile, avx2_tile, avx2_wide};
 use std::arch::x86_64::*;
 
 /// Permission to use AVX2, FMA and F16C.
@@ -198,6 +198,54 @@ macro_rules! avx2_operations {
             // SAFETY: see `splat`.
             unsafe { _mm256_cvtepi32_ps(a) }
         }
+
+        #[inline(always)]
+        fn widen<const SIGNED: bool>(self, a: __m256i) -> [__m256i; 2] {
+            // SAFETY: see `splat`.
+            unsafe {
+                // Each byte into the upper half of 16 bits, and from there down.
+                let first = _mm_setr_epi8(-1, 0, -1, 1, -1, 4, -1, 5, -1, 8, -1, 9, -1, 12, -1, 13);
+                let second =
+                    _mm_setr_epi8(-1, 2, -1, 3, -1, 6, -1, 7, -1, 10, -1, 11, -1, 14, -1, 15);
+                let first = _mm256_shuffle_epi8(a, _mm256_broadcastsi128_si256(first));
+                let second = _mm256_shuffle_epi8(a, _mm256_broadcastsi128_si256(second));
+                if SIGNED {
+                    [
+                        _mm256_srai_epi16::<8>(first),
+                        _mm256_srai_epi16::<8>(second),
+                    ]
+                } else {
+                    [
+                        _mm256_srli_epi16::<8>(first),
+                        _mm256_srli_epi16::<8>(second),
+                    ]
+                }
+            }
+        }
+        #[inline(always)]
+        unsafe fn pair(self, p: *const i16) -> __m256i {
+            _mm256_set1_epi32(p.cast::<i32>().read_unaligned())
+        }
+        #[inline(always)]
+        fn zero(self) -> __m256i {
+            // SAFETY: see `splat`.
+            unsafe { _mm256_setzero_si256() }
+        }
+        #[inline(always)]
+        unsafe fn store_i16(self, p: *mut i16, a: __m256) -> i32 {
+            let wide = _mm256_cvtps_epi32(a);
+            let half = _mm_packs_epi32(
+                _mm256_castsi256_si128(wide),
+                _mm256_extracti128_si256::<1>(wide),
+            );
+            _mm_storeu_si128(p.cast(), half);
+            let pairs = _mm_madd_epi16(half, _mm_set1_epi16(1));
+            let quads = _mm_add_epi32(pairs, _mm_shuffle_epi32::<0b01_00_11_10>(pairs));
+            _mm_cvtsi128_si32(_mm_add_epi32(
+                quads,
+                _mm_shuffle_epi32::<0b10_11_00_01>(quads),
+            ))
+        }
     };
 }
 pub(super) use avx2_operations;
@@ -223,6 +271,17 @@ impl Simd for Avx2 {
             TileKind::Halves => avx2_tile::halves(tile),
             TileKind::Signed => avx2_tile::signed(tile),
         }
+    }
+
+    #[inline(always)]
+    unsafe fn tile_wide(self, tile: &WideTile) {
+        avx2_wide::signed(tile);
+    }
+
+    #[inline(always)]
+    fn add_pair(self, acc: __m256i, w: __m256i, a: __m256i) -> __m256i {
+        // SAFETY: see `splat`.
+        unsafe { _mm256_add_epi32(acc, _mm256_madd_epi16(w, a)) }
     }
 
     #[inline(always)]

@@ -7,6 +7,8 @@
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx2_tile;
+#[cfg(target_arch = "x86_64")]
+mod avx2_wide;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod vnni;
@@ -130,6 +132,29 @@ pub(crate) struct Tile {
     pub sums: *mut f32,
 }
 
+/// Bytes of a block of 8 rows and 32 columns unpacked to 16 bits: 16 pairs of columns, then `s` and `m` of both halves.
+pub(crate) const WIDE_BLOCK: usize = 512 + 4 * 32;
+/// Blocks of a panel that are unpacked to 16 bits at a time.
+pub(crate) const WIDE_BLOCKS: usize = 16;
+/// From a block of a panel unpacked to 16 bits to that of the next panel.
+pub(crate) const WIDE_PANEL: usize = WIDE_BLOCKS * WIDE_BLOCK;
+
+/// Two panels unpacked to 16 bits times 4 tokens in 16 bits.
+pub(crate) struct WideTile {
+    /// The first panel's blocks, 32-byte aligned; those of the second [`WIDE_PANEL`] bytes further.
+    pub weights: *const u8,
+    /// Blocks to multiply, at least one.
+    pub blocks: usize,
+    /// The first token's codes, and numbers from one token to the next.
+    pub codes: *const i16,
+    pub code_stride: usize,
+    /// The first token's scales, one a block, and numbers from one token to the next.
+    pub scales: *const f32,
+    pub scale_stride: usize,
+    /// `[4 tokens, 2 panels, 8 rows]`, added to.
+    pub sums: *mut f32,
+}
+
 /// Vector operations of one tier.
 ///
 /// # Safety
@@ -212,6 +237,21 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// The panels have `blocks` unpacked blocks, each token `32 * blocks` codes and `5 * blocks` scales and sums.
     unsafe fn tile(self, _kind: TileKind, _tile: &Tile) {}
+    /// The same for signed codes and rows in 16 bits.
+    ///
+    /// # Safety
+    /// The panels have `blocks` unpacked blocks, each token `32 * blocks` codes and `blocks` scales.
+    unsafe fn tile_wide(self, _tile: &WideTile) {}
+
+    /// The bytes as 16-bit numbers, signed or unsigned: the first two columns of each row, then the last two.
+    fn widen<const SIGNED: bool>(self, a: Self::B) -> [Self::B; 2];
+    /// Reads two 16-bit numbers and repeats them for each row.
+    unsafe fn pair(self, p: *const i16) -> Self::B;
+    fn zero(self) -> Self::A;
+    /// For each row `acc` and the products of two columns of 16-bit numbers.
+    fn add_pair(self, acc: Self::A, w: Self::B, a: Self::B) -> Self::A;
+    /// The 8 values as rounded 16-bit numbers (they lie in -32767..=32767), and their sum.
+    unsafe fn store_i16(self, p: *mut i16, a: Self::F) -> i32;
 }
 
 /// `e^x` for `x <= 88`, relative error below 2e-7; below -87 it is 0 or the smallest normal number.

@@ -190,4 +190,44 @@ impl Simd for Portable {
         }
         out
     }
+
+    #[inline]
+    fn widen<const SIGNED: bool>(self, a: [u8; 32]) -> [[u8; 32]; 2] {
+        let wide = |byte: u8| match SIGNED {
+            true => i16::from(byte as i8).to_le_bytes(),
+            false => u16::from(byte).to_le_bytes(),
+        };
+        let mut out = [[0; 32]; 2];
+        for (row, codes) in a.chunks_exact(4).enumerate() {
+            for (k, &code) in codes.iter().enumerate() {
+                let at = 4 * row + 2 * (k % 2);
+                out[k / 2][at..at + 2].copy_from_slice(&wide(code));
+            }
+        }
+        out
+    }
+    #[inline]
+    unsafe fn pair(self, p: *const i16) -> [u8; 32] {
+        let pair = p.cast::<[i16; 2]>().read_unaligned();
+        let bytes = pair.map(i16::to_le_bytes);
+        std::array::from_fn(|i| bytes[i % 4 / 2][i % 2])
+    }
+    #[inline]
+    fn zero(self) -> [i32; 8] {
+        [0; 8]
+    }
+    #[inline]
+    fn add_pair(self, acc: [i32; 8], w: [u8; 32], a: [u8; 32]) -> [i32; 8] {
+        let number = |v: &[u8; 32], at: usize| i32::from(i16::from_le_bytes([v[at], v[at + 1]]));
+        std::array::from_fn(|row| {
+            let products = [4 * row, 4 * row + 2].map(|at| number(&w, at) * number(&a, at));
+            acc[row] + products[0] + products[1]
+        })
+    }
+    #[inline]
+    unsafe fn store_i16(self, p: *mut i16, a: [f32; 8]) -> i32 {
+        let codes = a.map(|x| x.round_ties_even() as i16);
+        p.cast::<[i16; 8]>().write_unaligned(codes);
+        codes.into_iter().map(i32::from).sum()
+    }
 }
