@@ -118,9 +118,13 @@ fn multiply(
         },
     };
     // Few tokens take all panels in one go, many a pair, and what is decoded on the way a panel at a time.
+    let few = match quantized {
+        true => input.wide.is_none() && count <= FEW,
+        false => count == 1,
+    };
     let step = match weights.format {
         PanelFormat::Blocks(_) => 1,
-        _ if quantized && input.wide.is_none() && count <= FEW => panels.len(),
+        _ if few => panels.len(),
         _ => 2,
     };
     for start in panels.clone().step_by(step) {

@@ -15,21 +15,13 @@ const TILE: usize = 6;
 /// Tokens in the tiles of what is left.
 const REST: usize = 2;
 
-/// Multiplies one or two panels and writes the results.
+/// Multiplies and writes the results: any number of panels for one token, one or two for more.
 pub(super) fn multiply<P: Plain>(tier: Tier, task: &Task<'_>) {
     let plain = PhantomData::<P>;
     let cols = task.input.cols();
     let panel_bytes = cols * P::BYTES * ROWS;
     if task.count == 1 {
-        let panels = task.panels.chunks_exact(panel_bytes).enumerate();
-        return panels.for_each(|(index, panel)| {
-            tier.run(One {
-                task,
-                index,
-                panel,
-                plain,
-            });
-        });
+        return tier.run(One { task, plain });
     }
     let mut sums = [[[0.0; ROWS]; 2]; TOKEN_BLOCK];
     let sums = &mut sums[..task.count];
@@ -83,11 +75,13 @@ impl Plain for BF16 {
     }
 }
 
-/// One token straight from a panel.
+/// Panels that one token passes over side by side. Each sum is a single chain, as in a tile, so that a token gets the same bits
+/// alone; an FMA takes four cycles, and two can start in each.
+const SIDE_BY_SIDE: usize = 8;
+
+/// One token straight from the panels.
 struct One<'a, P> {
     task: &'a Task<'a>,
-    index: usize,
-    panel: &'a [u8],
     plain: PhantomData<P>,
 }
 
@@ -95,22 +89,38 @@ impl<P: Plain> Kernel for One<'_, P> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        let panel_bytes = self.task.input.cols() * P::BYTES * ROWS;
+        let panels = self.task.panels.len() / panel_bytes;
+        let whole = panels / SIDE_BY_SIDE * SIDE_BY_SIDE;
+        for first in (0..whole).step_by(SIDE_BY_SIDE) {
+            self.group::<S, SIDE_BY_SIDE>(s, first, panel_bytes);
+        }
+        for first in whole..panels {
+            self.group::<S, 1>(s, first, panel_bytes);
+        }
+    }
+}
+
+impl<P: Plain> One<'_, P> {
+    #[inline(always)]
+    fn group<S: Simd, const R: usize>(&self, s: S, first: usize, panel_bytes: usize) {
         let task = self.task;
         let cols = task.input.cols();
         let x = &task.input.rows()[task.first * cols..][..cols];
-        // Several sums: an FMA takes four cycles, and two can start in each.
-        let mut acc = [s.splat(0.0); 8];
-        let weights = self.panel.chunks_exact(P::BYTES * ROWS);
-        for (k, (w, x)) in weights.zip(x).enumerate() {
-            // SAFETY: `w` has 8 elements.
-            let w = unsafe { P::load(s, w.as_ptr()) };
-            acc[k % 8] = s.fma(w, s.splat(*x), acc[k % 8]);
+        let panels = &task.panels[first * panel_bytes..][..R * panel_bytes];
+        let mut sums = [s.splat(0.0); R];
+        for (k, x) in x.iter().enumerate() {
+            let x = s.splat(*x);
+            for r in 0..R {
+                let at = r * panel_bytes + k * P::BYTES * ROWS;
+                // SAFETY: each of the `R` panels has `cols` columns of 8 elements.
+                let w = unsafe { P::load(s, panels.as_ptr().add(at)) };
+                sums[r] = s.fma(w, x, sums[r]);
+            }
         }
-        let mut sum = acc[0];
-        for acc in &acc[1..] {
-            sum = s.add(sum, *acc);
+        for r in 0..R {
+            task.out.write(s, 0, first + r, sums[r]);
         }
-        task.out.write(s, 0, self.index, sum);
     }
 }
 
