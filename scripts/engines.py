@@ -73,7 +73,7 @@ class Dunlin:
 
 class LlamaCpp:
     name = "llama.cpp"
-    start_flags = "llama-completion -n 1 -no-cnv --no-warmup -c 4096"
+    start_flags = "llama-completion -n 1 -no-cnv --no-warmup -fit off -c 4096"
 
     def __init__(self, build=None):
         self.build = build

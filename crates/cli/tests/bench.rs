@@ -34,7 +34,7 @@ fn json_is_a_list_of_tests_with_the_same_keys() {
         assert_eq!(keys(row), keys(&rows[0]));
         assert_eq!(row["model"], fixture("tiny.gguf"));
         assert_eq!(row["name"], "Tiny");
-        assert_eq!(row["type"], "F32");
+        assert_eq!(row["type"], "F16");
         assert_eq!(row["threads"], 1);
         assert_eq!(row["kv"], "f32");
     }
@@ -90,11 +90,15 @@ fn csv_has_a_line_of_names_and_a_line_a_test() {
 
 #[test]
 fn the_table_names_model_machine_and_kernels() {
-    let args = [&SMALL[..], &["--no-cold-start", "--tier", "portable"]].concat();
+    let more = ["--no-cold-start", "--tier", "portable", "-t", "1"];
+    let args = [&SMALL[..], &more].concat();
     let text = bench(&args).ok().stdout;
     let lines: Vec<&str> = text.lines().collect();
-    assert!(lines[0].starts_with("Tiny: llama F32, "), "{text}");
-    assert!(lines[2].contains("kernels portable"), "{text}");
+    assert!(lines[0].starts_with("Tiny: llama F16, "), "{text}");
+    assert!(
+        lines[2].contains(": 1 thread, kernels portable, "),
+        "{text}"
+    );
     assert!(lines[2].contains("medians of 2 runs"), "{text}");
     let first = |line: &str| line.split('|').nth(1).map(str::trim).map(str::to_owned);
     let table: Vec<String> = lines[4..].iter().filter_map(|line| first(line)).collect();

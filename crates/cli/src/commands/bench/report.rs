@@ -169,11 +169,11 @@ impl Report {
                 output::count(self.parameters)
             ),
             format!(
-                "{processor}: {} threads, kernels {}, KV cache {}; medians of {} runs, dunlin {}",
-                self.threads,
+                "{processor}: {}, kernels {}, KV cache {}; medians of {}, dunlin {}",
+                counted(self.threads, "thread"),
                 self.tier,
                 self.kv,
-                self.runs,
+                counted(self.runs, "run"),
                 env!("CARGO_PKG_VERSION")
             ),
         ]
@@ -247,6 +247,13 @@ impl Report {
             Ok(())
         })?;
         Ok(())
+    }
+}
+
+fn counted(number: usize, noun: &str) -> String {
+    match number {
+        1 => format!("1 {noun}"),
+        _ => format!("{number} {noun}s"),
     }
 }
 
