@@ -1,6 +1,6 @@
 //! Metadata values: the thirteen types of GGUF.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 /// One metadata value.
 #[derive(Debug, Clone, PartialEq)]
@@ -203,58 +203,69 @@ impl Array {
     }
 }
 
-/// Many texts in one buffer: a vocabulary costs two allocations instead of one per token.
+/// Many texts in one buffer: a vocabulary costs a few allocations instead of one per token. Clones share it.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct StringArray {
-    text: String,
-    /// Where each text ends in `text`; it starts where the one before it ends.
+    texts: Arc<Texts>,
+}
+
+#[derive(Clone, Default, PartialEq, Eq)]
+struct Texts {
+    all: String,
+    /// Where each text ends in `all`; it starts where the one before it ends.
     ends: Vec<usize>,
 }
 
 impl StringArray {
-    pub(crate) fn with_capacity(count: usize, bytes: usize) -> Self {
-        Self {
-            text: String::with_capacity(bytes),
-            ends: Vec::with_capacity(count),
-        }
+    /// Cuts a text at `ends`, which ascend to its length; `None` where the text is no UTF-8 or one of them lies within a
+    /// character.
+    pub(crate) fn cut(all: Vec<u8>, ends: Vec<usize>) -> Option<Self> {
+        let all = String::from_utf8(all).ok()?;
+        let whole = ends.iter().all(|&end| all.is_char_boundary(end));
+        whole.then(|| Self {
+            texts: Arc::new(Texts { all, ends }),
+        })
     }
 
     /// Appends one text.
     pub fn push(&mut self, text: &str) {
-        self.text.push_str(text);
-        self.ends.push(self.text.len());
+        let texts = Arc::make_mut(&mut self.texts);
+        texts.all.push_str(text);
+        texts.ends.push(texts.all.len());
     }
 
     /// Number of texts.
     pub fn len(&self) -> usize {
-        self.ends.len()
+        self.texts.ends.len()
     }
 
     /// Whether there are no texts.
     pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
+        self.texts.ends.is_empty()
     }
 
     /// Bytes of all texts together.
     pub fn text_bytes(&self) -> usize {
-        self.text.len()
+        self.texts.all.len()
     }
 
     /// Text number `index`.
     pub fn get(&self, index: usize) -> Option<&str> {
-        let end = *self.ends.get(index)?;
+        let Texts { all, ends } = &*self.texts;
+        let end = *ends.get(index)?;
         let start = match index {
             0 => 0,
-            _ => self.ends[index - 1],
+            _ => ends[index - 1],
         };
-        self.text.get(start..end)
+        all.get(start..end)
     }
 
     /// All texts in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &str> + Clone {
+        let Texts { all, ends } = &*self.texts;
         let mut start = 0;
-        self.ends.iter().map(move |&end| {
-            let text = &self.text[start..end];
+        ends.iter().map(move |&end| {
+            let text = &all[start..end];
             start = end;
             text
         })

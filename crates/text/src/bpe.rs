@@ -1,25 +1,30 @@
 //! Byte-level BPE as GPT-2 introduced it: text is cut into words, the bytes of a word are written
 //! as printable characters, and those are merged in the order of the list of merges.
+//!
+//! Merges are pairs of token ids here. Qwen has 151,387 of them and they are read whenever the model is loaded, so nothing
+//! is allocated for a single one.
+
+use std::{cmp::Reverse, collections::BinaryHeap, hash::BuildHasher};
 
 use dunlin_format::Metadata;
-use tokenizers::{
-    Model, NormalizedString, Normalizer,
-    models::bpe::{BPE, Vocab},
-    normalizers::unicode::NFC,
-};
+use foldhash::quality::RandomState;
+use tokenizers::{NormalizedString, Normalizer, normalizers::unicode::NFC};
 
 use crate::{
     TextError, TokenId,
+    index::{Index, MAX_PLACES},
     pre_tokenizer::{Family, Splitter},
     vocabulary::{TokenKind, Vocabulary},
 };
 
 pub(crate) struct Bpe {
-    model: BPE,
+    merges: Merges,
     splitter: Splitter,
     nfc: bool,
-    /// Bytes without a token; encoding them is an error (the merging itself would drop them).
-    missing: Vec<u8>,
+    /// Whether a word that is a token is that token.
+    ignore_merges: bool,
+    /// The token of each byte. Encoding one that has none is an error.
+    bytes: Box<[Option<TokenId>; 256]>,
 }
 
 impl Bpe {
@@ -28,70 +33,213 @@ impl Bpe {
         vocabulary: &Vocabulary,
         family: &Family,
     ) -> Result<Self, TextError> {
-        // Control tokens stay out: nothing that is merged may lead to one.
-        let mut tokens = Vocab::with_capacity(vocabulary.len());
-        for (id, text, kind) in vocabulary.iter() {
-            if matches!(kind, TokenKind::Normal | TokenKind::UserDefined) && !text.is_empty() {
-                tokens.entry(text.to_owned()).or_insert(id);
-            }
+        let mut bytes = Box::new([None; 256]);
+        for byte in 0..=u8::MAX {
+            let mut buffer = [0; 4];
+            let text = char_of(byte).encode_utf8(&mut buffer);
+            bytes[usize::from(byte)] = mergeable(vocabulary, text);
         }
-        let missing = (0..=u8::MAX)
-            .filter(|&byte| !tokens.contains_key(char_of(byte).encode_utf8(&mut [0; 4]) as &str))
-            .collect();
-        let list = metadata.require_strings("tokenizer.ggml.merges")?;
-        let mut merges = Vec::with_capacity(list.len());
-        for merge in list.iter() {
-            let (left, right) = halves(merge).ok_or_else(|| TextError::Vocabulary {
-                reason: format!("the merge `{merge}` is not two tokens with a space between"),
-            })?;
-            // The builder puts every union into a buffer of the longest token's length.
-            if left.len() + right.len() > vocabulary.longest() {
-                let reason = format!("the merge `{merge}` leads to no token");
-                return Err(TextError::Vocabulary { reason });
-            }
-            merges.push((left.to_owned(), right.to_owned()));
-        }
-        let model = BPE::builder()
-            .vocab_and_merges(tokens, merges)
-            .ignore_merges(family.ignore_merges)
-            // The crate's cache is never given back, one for each thread and model.
-            .cache_capacity(0)
-            .build()
-            .map_err(|error| TextError::Vocabulary {
-                reason: error.to_string(),
-            })?;
         Ok(Self {
-            model,
+            merges: Merges::from_gguf(metadata, vocabulary)?,
             splitter: Splitter::new(family)?,
             nfc: family.nfc,
-            missing,
+            ignore_merges: family.ignore_merges,
+            bytes,
         })
     }
 
     /// Appends the tokens of `text`.
-    pub(crate) fn encode(&self, text: &str, out: &mut Vec<TokenId>) -> Result<(), TextError> {
+    pub(crate) fn encode(
+        &self,
+        vocabulary: &Vocabulary,
+        text: &str,
+        out: &mut Vec<TokenId>,
+    ) -> Result<(), TextError> {
         let composed;
         let mut text = text;
         if self.nfc && !text.is_ascii() {
             composed = compose(text)?;
             text = &composed;
         }
-        if let Some(byte) = text.bytes().find(|byte| self.missing.contains(byte)) {
-            return Err(TextError::MissingByte { byte });
-        }
+        let mut word = Word::default();
         let mut characters = String::new();
-        for word in self.splitter.split(text) {
-            characters.clear();
-            characters.extend(word.bytes().map(char_of));
-            let tokens = self
-                .model
-                .tokenize(&characters)
-                .map_err(|error| TextError::Split {
-                    reason: error.to_string(),
-                })?;
-            out.extend(tokens.iter().map(|token| token.id));
+        for piece in self.splitter.split(text) {
+            if self.ignore_merges {
+                characters.clear();
+                characters.extend(piece.bytes().map(char_of));
+                if let Some(id) = mergeable(vocabulary, &characters) {
+                    out.push(id);
+                    continue;
+                }
+            }
+            word.symbols.clear();
+            for byte in piece.bytes() {
+                match self.bytes[usize::from(byte)] {
+                    Some(id) => word.push(id),
+                    None => return Err(TextError::MissingByte { byte }),
+                }
+            }
+            word.merge(&self.merges);
+            out.extend(word.tokens());
         }
         Ok(())
+    }
+}
+
+/// The token with that text that a merge may lead to: control tokens stay out.
+fn mergeable(vocabulary: &Vocabulary, text: &str) -> Option<TokenId> {
+    vocabulary
+        .ids(text)
+        .find(|&id| is_mergeable(vocabulary, id))
+}
+
+fn is_mergeable(vocabulary: &Vocabulary, id: TokenId) -> bool {
+    matches!(
+        vocabulary.kind(id),
+        Some(TokenKind::Normal | TokenKind::UserDefined)
+    )
+}
+
+/// The list of merges.
+struct Merges {
+    /// Left, right, and what they become; in the order of the file, where the first one goes first.
+    list: Vec<[TokenId; 3]>,
+    index: Index,
+    hasher: RandomState,
+}
+
+impl Merges {
+    fn from_gguf(metadata: &Metadata, vocabulary: &Vocabulary) -> Result<Self, TextError> {
+        let texts = metadata.require_strings("tokenizer.ggml.merges")?;
+        if texts.len() > MAX_PLACES {
+            let reason = format!("it has {} merges, {MAX_PLACES} are the most", texts.len());
+            return Err(TextError::Vocabulary { reason });
+        }
+        let damaged = |merge: &str, what: &str| TextError::Vocabulary {
+            reason: format!("the merge `{merge}` {what}"),
+        };
+        let mut list = Vec::with_capacity(texts.len());
+        let mut union = String::new();
+        for merge in texts.iter() {
+            let (left, right) = halves(merge)
+                .ok_or_else(|| damaged(merge, "is not two tokens with a space between"))?;
+            union.clear();
+            union.push_str(left);
+            union.push_str(right);
+            let token = |text: &str, what: &str| {
+                mergeable(vocabulary, text).ok_or_else(|| damaged(merge, what))
+            };
+            list.push([
+                token(left, "begins with what is no token")?,
+                token(right, "ends with what is no token")?,
+                token(&union, "leads to no token")?,
+            ]);
+        }
+        let hasher = RandomState::default();
+        let hashes = list
+            .iter()
+            .map(|&[left, right, _]| hasher.hash_one(key(left, right)));
+        let index = Index::of(hashes);
+        Ok(Self {
+            list,
+            index,
+            hasher,
+        })
+    }
+
+    /// The place of a merge in the list, and the token that it leads to. Of one that is listed twice the last counts.
+    fn find(&self, left: TokenId, right: TokenId) -> Option<(u32, TokenId)> {
+        let places = self.index.places(self.hasher.hash_one(key(left, right)));
+        places.rev().find_map(|place| {
+            let [l, r, id] = self.list[place as usize];
+            ((l, r) == (left, right)).then_some((place, id))
+        })
+    }
+}
+
+fn key(left: TokenId, right: TokenId) -> u64 {
+    u64::from(left) << 32 | u64::from(right)
+}
+
+/// No symbol.
+const NONE: u32 = u32::MAX;
+
+/// A token in a chain of tokens.
+#[derive(Clone, Copy)]
+struct Symbol {
+    id: TokenId,
+    previous: u32,
+    next: u32,
+    /// Not yet merged into the one before.
+    is_there: bool,
+}
+
+/// A word while it is merged: with a heap of candidates this takes n log n steps.
+#[derive(Default)]
+struct Word {
+    symbols: Vec<Symbol>,
+    /// Place in the list of merges, left symbol, and the token that the merge leads to: the first merge goes first, the
+    /// leftmost among equals.
+    candidates: BinaryHeap<Reverse<(u32, u32, TokenId)>>,
+}
+
+impl Word {
+    fn push(&mut self, id: TokenId) {
+        let at = self.symbols.len() as u32;
+        if let Some(last) = self.symbols.last_mut() {
+            last.next = at;
+        }
+        self.symbols.push(Symbol {
+            id,
+            previous: at.wrapping_sub(1),
+            next: NONE,
+            is_there: true,
+        });
+    }
+
+    fn merge(&mut self, merges: &Merges) {
+        self.candidates.clear();
+        for right in 1..self.symbols.len() as u32 {
+            self.consider(merges, right - 1, right);
+        }
+        while let Some(Reverse((_, left, id))) = self.candidates.pop() {
+            let at = left as usize;
+            let Symbol { next: right, .. } = self.symbols[at];
+            if !self.symbols[at].is_there || right == NONE {
+                continue;
+            }
+            let after = self.symbols[right as usize];
+            // One of the two may have grown since.
+            let merge = merges.find(self.symbols[at].id, after.id);
+            if merge.is_none_or(|(_, leads_to)| leads_to != id) {
+                continue;
+            }
+            self.symbols[at].id = id;
+            self.symbols[at].next = after.next;
+            self.symbols[right as usize].is_there = false;
+            if let Some(next) = self.symbols.get_mut(after.next as usize) {
+                next.previous = left;
+            }
+            self.consider(merges, self.symbols[at].previous, left);
+            self.consider(merges, left, after.next);
+        }
+    }
+
+    fn consider(&mut self, merges: &Merges, left: u32, right: u32) {
+        let (Some(a), Some(b)) = (
+            self.symbols.get(left as usize),
+            self.symbols.get(right as usize),
+        ) else {
+            return;
+        };
+        if let Some((place, id)) = merges.find(a.id, b.id) {
+            self.candidates.push(Reverse((place, left, id)));
+        }
+    }
+
+    fn tokens(&self) -> impl Iterator<Item = TokenId> {
+        let there = self.symbols.iter().filter(|symbol| symbol.is_there);
+        there.map(|symbol| symbol.id)
     }
 }
 

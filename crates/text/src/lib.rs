@@ -14,6 +14,7 @@ mod end_of_generation;
 mod error;
 mod frame;
 mod import;
+mod index;
 mod merge;
 mod pair_ranks;
 mod pre_tokenizer;

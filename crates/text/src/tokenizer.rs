@@ -149,7 +149,9 @@ impl Tokenizer {
                 (Part::Text(text), Encoder::Spm(spm)) => {
                     spm.encode(&inner.vocabulary, text, starts, &mut ids)?;
                 }
-                (Part::Text(text), Encoder::Bpe(bpe)) => bpe.encode(text, &mut ids)?,
+                (Part::Text(text), Encoder::Bpe(bpe)) => {
+                    bpe.encode(&inner.vocabulary, text, &mut ids)?;
+                }
                 (Part::Text(text), Encoder::WordPiece(word_piece)) => {
                     word_piece.encode(&inner.vocabulary, text, &mut ids)?;
                 }

@@ -1,11 +1,14 @@
 //! The tokens of a model: their texts, their kinds and the way from a text to its id.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 
 use dunlin_format::{FormatError, Metadata, StringArray};
-use hashbrown::HashTable;
+use foldhash::quality::RandomState;
 
-use crate::{TextError, TokenId, end_of_generation};
+use crate::{
+    TextError, TokenId, end_of_generation,
+    index::{Index, MAX_PLACES},
+};
 
 /// What a token is for (`tokenizer.ggml.token_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,7 +64,7 @@ pub(crate) struct Vocabulary {
     kinds: Vec<TokenKind>,
     /// Ids by text. Keyed with a random seed: both vocabulary and text are untrusted, and texts
     /// chosen to collide must not make this slow.
-    ids: HashTable<TokenId>,
+    ids: Index,
     hasher: RandomState,
     longest: usize,
 }
@@ -69,8 +72,11 @@ pub(crate) struct Vocabulary {
 impl Vocabulary {
     pub(crate) fn from_gguf(metadata: &Metadata) -> Result<Self, TextError> {
         let texts = metadata.require_strings("tokenizer.ggml.tokens")?.clone();
-        if texts.is_empty() || TokenId::try_from(texts.len()).is_err() {
-            let reason = format!("it has {} tokens", texts.len());
+        if texts.is_empty() || texts.len() > MAX_PLACES {
+            let reason = format!(
+                "it has {} tokens; 1 to {MAX_PLACES} can be told apart",
+                texts.len()
+            );
             return Err(TextError::Vocabulary { reason });
         }
         let mut kinds = vec![TokenKind::Normal; texts.len()];
@@ -82,17 +88,12 @@ impl Vocabulary {
                 .map(|&number| TokenKind::from_gguf(number))
                 .collect();
         }
-        let hasher = RandomState::new();
-        let mut ids = HashTable::with_capacity(texts.len());
+        let hasher = RandomState::default();
         let mut longest = 0;
-        for (id, text) in (0..).zip(texts.iter()) {
+        let ids = Index::of(texts.iter().map(|text| {
             longest = longest.max(text.len());
-            let same = |&other: &TokenId| texts.get(other as usize) == Some(text);
-            let rehash =
-                |&other: &TokenId| hasher.hash_one(texts.get(other as usize).unwrap_or_default());
-            // Of tokens with the same text the first counts.
-            ids.entry(hasher.hash_one(text), same, rehash).or_insert(id);
-        }
+            hasher.hash_one(text)
+        }));
         let mut vocabulary = Self {
             texts,
             kinds,
@@ -137,9 +138,15 @@ impl Vocabulary {
         self.kind(id) == Some(TokenKind::Control)
     }
 
+    /// The token with that text; of several the first.
     pub(crate) fn id(&self, text: &str) -> Option<TokenId> {
-        let same = |&id: &TokenId| self.texts.get(id as usize) == Some(text);
-        self.ids.find(self.hasher.hash_one(text), same).copied()
+        self.ids(text).next()
+    }
+
+    /// The tokens with that text, ascending.
+    pub(crate) fn ids(&self, text: &str) -> impl Iterator<Item = TokenId> {
+        let places = self.ids.places(self.hasher.hash_one(text));
+        places.filter(move |&id| self.texts.get(id as usize) == Some(text))
     }
 
     /// The token with that text where merging may lead to it.

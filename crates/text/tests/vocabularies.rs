@@ -309,6 +309,41 @@ fn unused_pieces_come_apart_again() {
     }
 }
 
+/// BPE as it is defined: the first merge of the list that any two neighbours have, the leftmost of several, until there is
+/// none.
+fn merged(metadata: &Metadata, word: &str) -> Vec<String> {
+    let list = metadata.strings("tokenizer.ggml.merges").unwrap().unwrap();
+    let mut pieces: Vec<String> = word.chars().map(String::from).collect();
+    for merge in list.iter() {
+        let (left, right) = merge.split_once(' ').unwrap();
+        let mut at = 0;
+        while at + 1 < pieces.len() {
+            if pieces[at] == left && pieces[at + 1] == right {
+                let right = pieces.remove(at + 1);
+                pieces[at].push_str(&right);
+            }
+            at += 1;
+        }
+    }
+    pieces
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    // One pass over the list is enough: a merge needs the tokens of earlier ones.
+    #[test]
+    fn words_are_merged_in_the_order_of_the_list(
+        name in prop::sample::select(vec!["smollm", "qwen2", "gpt-2"]),
+        word in "[a-z]{1,30}",
+    ) {
+        let tokenizer = tokenizer(name);
+        let ids = tokenizer.encode(&word, false).unwrap();
+        let pieces: Vec<_> = ids.iter().map(|&id| tokenizer.token_text(id).unwrap()).collect();
+        prop_assert_eq!(pieces, merged(&metadata(name), &word));
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 

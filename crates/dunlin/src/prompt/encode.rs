@@ -70,9 +70,9 @@ pub(crate) struct SpecialTexts {
     lengths: Vec<usize>,
     /// The bytes that such a text begins with: most positions of a text are done with after this look.
     first: HashSet<u8>,
-    /// The proper beginnings and ends of control tokens.
-    beginnings: HashSet<String>,
-    ends: HashSet<String>,
+    /// The texts of control tokens, sorted, and their bytes from the last to the first, sorted.
+    control: Vec<String>,
+    reversed: Vec<Vec<u8>>,
 }
 
 impl SpecialTexts {
@@ -81,8 +81,8 @@ impl SpecialTexts {
             tokens: HashMap::new(),
             lengths: Vec::new(),
             first: HashSet::new(),
-            beginnings: HashSet::new(),
-            ends: HashSet::new(),
+            control: Vec::new(),
+            reversed: Vec::new(),
         };
         let mut lengths = BTreeSet::new();
         for id in 0..tokenizer.vocab_size() as TokenId {
@@ -102,12 +102,14 @@ impl SpecialTexts {
             special.first.insert(first);
             lengths.insert(text.len());
             if control {
-                for (at, _) in text.char_indices().skip(1) {
-                    special.beginnings.insert(text[..at].to_owned());
-                    special.ends.insert(text[at..].to_owned());
-                }
+                special.control.push(text.to_owned());
+                special.reversed.push(text.bytes().rev().collect());
             }
         }
+        special.control.sort_unstable();
+        special.control.dedup();
+        special.reversed.sort_unstable();
+        special.reversed.dedup();
         special.lengths = lengths.into_iter().rev().collect();
         special
     }
@@ -133,10 +135,8 @@ impl SpecialTexts {
             let rest = &text[at..];
             let whole = || self.control_at(rest);
             let cut = || {
-                self.beginnings.contains(rest)
-                    || end
-                        .get(at..)
-                        .is_some_and(|rest| self.beginnings.contains(rest))
+                self.begins_control(rest)
+                    || end.get(at..).is_some_and(|rest| self.begins_control(rest))
             };
             if self.first.contains(&text.as_bytes()[at]) && (whole() || cut()) {
                 breaks.insert(at + c.len_utf8());
@@ -148,12 +148,40 @@ impl SpecialTexts {
             if ends
                 .by_ref()
                 .take_while(|&at| at <= longest)
-                .any(|at| self.ends.contains(&start[..at]))
+                .any(|at| self.ends_control(&start[..at]))
             {
                 breaks.insert(text.len() - start.len());
             }
         }
         breaks
+    }
+
+    /// Whether `text` is a proper beginning of a control token.
+    fn begins_control(&self, text: &str) -> bool {
+        // Those that begin with it stand together, itself first.
+        let from = self
+            .control
+            .partition_point(|control| control.as_str() < text);
+        let mut longer = self.control[from..]
+            .iter()
+            .filter(|control| *control != text);
+        !text.is_empty()
+            && longer
+                .next()
+                .is_some_and(|control| control.starts_with(text))
+    }
+
+    /// Whether `text` is a proper end of a control token.
+    fn ends_control(&self, text: &str) -> bool {
+        let text: Vec<u8> = text.bytes().rev().collect();
+        let from = self.reversed.partition_point(|control| *control < text);
+        let mut longer = self.reversed[from..]
+            .iter()
+            .filter(|control| **control != text);
+        !text.is_empty()
+            && longer
+                .next()
+                .is_some_and(|control| control.starts_with(&text))
     }
 
     /// Whether `rest` begins with a control token, be it the beginning of a longer text of another kind.
