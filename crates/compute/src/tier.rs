@@ -15,6 +15,8 @@ enum Level {
     #[cfg(target_arch = "x86_64")]
     Avx2,
     #[cfg(target_arch = "x86_64")]
+    AvxVnni,
+    #[cfg(target_arch = "x86_64")]
     Avx512Vnni,
 }
 
@@ -35,6 +37,9 @@ impl Tier {
             use std::arch::is_x86_feature_detected as has;
             if has!("avx2") && has!("fma") && has!("f16c") {
                 tiers.push(Tier(Level::Avx2));
+                if has!("avxvnni") {
+                    tiers.push(Tier(Level::AvxVnni));
+                }
                 if has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512vnni") {
                     tiers.push(Tier(Level::Avx512Vnni));
                 }
@@ -50,6 +55,8 @@ impl Tier {
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
+            Level::AvxVnni => "avx-vnni",
+            #[cfg(target_arch = "x86_64")]
             Level::Avx512Vnni => "avx512-vnni",
         }
     }
@@ -62,6 +69,9 @@ impl Tier {
             // SAFETY: this level exists only where `available` found the features.
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => unsafe { crate::simd::avx2::run(kernel) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Level::AvxVnni => unsafe { crate::simd::avx_vnni::run(kernel) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Level::Avx512Vnni => unsafe { crate::simd::vnni::run(kernel) },

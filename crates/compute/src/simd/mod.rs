@@ -9,6 +9,8 @@ pub(crate) mod avx2;
 mod avx2_tile;
 #[cfg(target_arch = "x86_64")]
 mod avx2_wide;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx_vnni;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod vnni;
