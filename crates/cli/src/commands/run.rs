@@ -1,5 +1,7 @@
 //! `dunlin run`: one answer, or a chat.
 
+use std::mem::ManuallyDrop;
+
 use anyhow::{Result, anyhow};
 use clap::Args;
 use dunlin::{
@@ -146,7 +148,14 @@ pub(crate) fn execute(args: &RunArgs, global: Global, terminal: &Terminal) -> Re
         options.max_tokens.get_or_insert(RAW_MAX_TOKENS);
     }
 
-    let lm = super::load(&args.model, &args.load, args.kv, global, terminal)?;
+    // The program ends after this: its memory need not be given back piece by piece before.
+    let lm = ManuallyDrop::new(super::load(
+        &args.model,
+        &args.load,
+        args.kv,
+        global,
+        terminal,
+    )?);
     lm.check_writes()?;
     if !is_raw {
         require_template(&lm, &args.model)?;
