@@ -125,6 +125,9 @@ pub(crate) struct LoadArgs {
     /// Kernels to compute with (portable, avx2, ...) [default: the best of this processor]
     #[arg(long, value_name = "NAME", value_parser = tier)]
     pub(crate) tier: Option<Tier>,
+    /// Leave the weights in the file, where memory matters more than speed: the same answers, several times slower
+    #[arg(long)]
+    pub(crate) mmap_weights: bool,
 }
 
 /// Number type of the KV cache.

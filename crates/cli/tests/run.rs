@@ -50,6 +50,23 @@ fn stdout_carries_the_answer_and_a_line_end_only() {
 }
 
 #[test]
+fn weights_left_in_the_file_give_the_same_answer() {
+    let dunlin = Dunlin::new();
+    let packed = answer(&dunlin, &["Hello"]).ok();
+    let mapped = answer(&dunlin, &["--mmap-weights", "Hello"]).ok();
+    assert_eq!(mapped.stdout, packed.stdout);
+    let show = |args: &[&str]| {
+        let model = fixture("tiny.gguf");
+        let all = [&["show", model.as_str(), "--json"], args].concat();
+        dunlin.run(&all).ok().json()["file"]["memory"].clone()
+    };
+    let (packed, mapped) = (show(&[]), show(&["--mmap-weights"]));
+    assert_eq!(packed["mapped_weights"], 0);
+    assert!(mapped["total"].as_u64() < packed["total"].as_u64());
+    assert!(mapped["mapped_weights"].as_u64() > Some(0));
+}
+
+#[test]
 fn quiet_says_nothing_on_stderr() {
     assert_eq!(
         answer(&Dunlin::new(), &["--quiet", "Hello"]).ok().stderr,

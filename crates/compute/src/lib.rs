@@ -29,7 +29,7 @@ pub use elementwise::{
 };
 pub use kv::{KvElement, KvLayout, KvSlab, POSITIONS_PER_BLOCK, store_kv};
 pub use matmul::{Matmul, matmul};
-pub use pack::{PackError, pack, packed_bytes};
+pub use pack::{PackError, SharedBytes, map, pack, pack_with, packed_bytes};
 pub use panels::{PackedMatrix, PanelFormat, has_fast_kernel};
 pub use pool::{Pool, for_each_rows};
 pub use recurrent::{CONV_TAPS_MAX, Conv, DeltaNet, convolve, delta_net};

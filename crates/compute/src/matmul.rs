@@ -105,8 +105,8 @@ fn multiply(
     let weights = job.weights;
     let quantized = weights.format.is_quantized();
     let panels = 2 * pairs.start..(2 * pairs.end).min(weights.panels());
-    let task = |panels: Range<usize>| Task {
-        panels: weights.panel_range(panels.clone()),
+    let task = |panels: &Range<usize>| Task {
+        panels: &[],
         input,
         first,
         count,
@@ -127,9 +127,16 @@ fn multiply(
         _ if few => panels.len(),
         _ => 2,
     };
+    let step = step.min(weights.panels_at_once());
     for start in panels.clone().step_by(step) {
-        let task = task(start..panels.end.min(start + step));
-        multiply_task(tier, weights.format, &task);
+        let panels = start..panels.end.min(start + step);
+        weights.with_panels(panels.clone(), |bytes| {
+            let task = Task {
+                panels: bytes,
+                ..task(&panels)
+            };
+            multiply_task(tier, weights.format, &task);
+        });
     }
 }
 

@@ -1,10 +1,11 @@
 //! From a file's rows of blocks to panels, at about the speed of memory: 8 rows at a time, a word of 4 columns of each row
 //! side by side ([`words`]), one routine for each file type ([`units`]).
 
+mod shared;
 mod units;
 mod words;
 
-use crate::panels::{PackedMatrix, PanelFormat, ROWS};
+use crate::panels::{Data, PackedMatrix, PanelFormat, ROWS};
 use crate::pool::{Pool, SendPtr};
 use crate::simd::{Kernel, Simd};
 use crate::tier::Tier;
@@ -12,6 +13,9 @@ use dunlin_format::DType;
 use std::marker::PhantomData;
 use units::Packer;
 use words::Rows;
+
+pub(crate) use shared::SharedRows;
+pub use shared::{SharedBytes, map};
 
 /// Why a matrix cannot be packed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +38,9 @@ pub enum PackError {
     },
 }
 
+/// Bytes of the file that are packed before anybody is told.
+const PIECE: usize = 16 << 20;
+
 /// Packs a row-major matrix `[rows, cols]` of a file type into panels, in parallel. Types without a kernel
 /// ([`crate::has_fast_kernel`]) are copied as they are.
 ///
@@ -46,44 +53,88 @@ pub fn pack(
     cols: usize,
     bytes: &[u8],
 ) -> Result<PackedMatrix, PackError> {
-    let format = PanelFormat::of(dtype).ok_or(PackError::UnsupportedType(dtype))?;
-    let wrong = || PackError::WrongSize {
-        dtype,
-        rows,
-        cols,
-        bytes: bytes.len(),
-    };
-    let size = packed_bytes(dtype, rows, cols).ok_or_else(wrong)?;
-    let row_bytes = dtype.row_bytes(cols).ok_or_else(wrong)?;
-    if row_bytes.checked_mul(rows) != Some(bytes.len()) {
-        return Err(wrong());
-    }
-    let mut packed = PackedMatrix {
+    pack_with(pool, dtype, rows, cols, bytes, &mut |_| ())
+}
+
+/// As [`pack`], which tells `packed` after each 16 MiB or so how many bytes it has packed since: they are not needed any more.
+///
+/// # Errors
+/// See [`PackError`].
+pub fn pack_with(
+    pool: &Pool,
+    dtype: DType,
+    rows: usize,
+    cols: usize,
+    bytes: &[u8],
+    packed: &mut dyn FnMut(usize),
+) -> Result<PackedMatrix, PackError> {
+    let Layout {
+        format,
+        row_bytes,
+        size,
+    } = Layout::of(dtype, rows, cols, bytes.len())?;
+    let mut matrix = PackedMatrix {
         format,
         rows,
         cols,
-        data: Vec::new(),
+        data: Data::Packed(Vec::new()),
     };
-    let (panels, panel_bytes) = (packed.panels(), packed.panel_bytes());
+    let (panels, panel_bytes) = (matrix.panels(), matrix.panel_bytes());
+    // Zeroed by the system, page by page as they are touched.
     let mut data = vec![0; size];
     let out = SendPtr(data.as_mut_ptr());
-    pool.for_each(panels, 16, |panel| {
-        let at = panel * panel_bytes;
-        // SAFETY: each panel is a part of `data` of its own.
-        let target = unsafe {
-            std::slice::from_raw_parts_mut(out.get().add(at), panel_bytes.min(size - at))
+    let piece = (PIECE / (ROWS * row_bytes)).max(1);
+    for start in (0..panels).step_by(piece) {
+        let end = panels.min(start + piece);
+        pool.for_each(end - start, 16, |index| {
+            let panel = start + index;
+            let at = panel * panel_bytes;
+            // SAFETY: each panel is a part of `data` of its own.
+            let target = unsafe {
+                std::slice::from_raw_parts_mut(out.get().add(at), panel_bytes.min(size - at))
+            };
+            let first = panel * ROWS;
+            let count = ROWS.min(rows - first);
+            let rows = &bytes[first * row_bytes..(first + count) * row_bytes];
+            pack_panel(format, rows, row_bytes, target);
+        });
+        packed((rows.min(end * ROWS) - start * ROWS) * row_bytes);
+    }
+    matrix.data = Data::Packed(data);
+    Ok(matrix)
+}
+
+/// How a matrix of the file becomes panels.
+struct Layout {
+    format: PanelFormat,
+    /// Of the file.
+    row_bytes: usize,
+    /// Bytes of all panels.
+    size: usize,
+}
+
+impl Layout {
+    /// # Errors
+    /// The type is none of weights, or the matrix does not take `bytes` bytes.
+    fn of(dtype: DType, rows: usize, cols: usize, bytes: usize) -> Result<Self, PackError> {
+        let format = PanelFormat::of(dtype).ok_or(PackError::UnsupportedType(dtype))?;
+        let wrong = || PackError::WrongSize {
+            dtype,
+            rows,
+            cols,
+            bytes,
         };
-        let first = panel * ROWS;
-        let count = ROWS.min(rows - first);
-        pack_panel(
+        let size = packed_bytes(dtype, rows, cols).ok_or_else(wrong)?;
+        let row_bytes = dtype.row_bytes(cols).ok_or_else(wrong)?;
+        if row_bytes.checked_mul(rows) != Some(bytes) {
+            return Err(wrong());
+        }
+        Ok(Layout {
             format,
-            &bytes[first * row_bytes..(first + count) * row_bytes],
             row_bytes,
-            target,
-        );
-    });
-    packed.data = data;
-    Ok(packed)
+            size,
+        })
+    }
 }
 
 /// Bytes of memory that [`pack`] makes of a matrix `[rows, cols]` of a file type; `None` where it would refuse. Known from

@@ -13,6 +13,7 @@
 //! kept, except that the 4-bit scales of Q2_K and the 6-bit ones of Q3_K, Q4_K and Q5_K take 8 bits here (0.5 and 0.125
 //! bits per weight more).
 
+use crate::pack::SharedRows;
 use crate::simd::{Simd, each};
 use std::ops::Range;
 
@@ -108,11 +109,22 @@ impl PanelFormat {
 
 /// A weight matrix `[rows, cols]` packed into panels. The last panel is padded with zero rows, except that blocks of the
 /// file ([`PanelFormat::Blocks`]) stay as they are.
+///
+/// Or one that is left where it is, in the file's layout ([`map()`](crate::map)): then a panel is packed whenever it is
+/// multiplied.
 pub struct PackedMatrix {
     pub(crate) format: PanelFormat,
     pub(crate) rows: usize,
     pub(crate) cols: usize,
-    pub(crate) data: Vec<u8>,
+    pub(crate) data: Data,
+}
+
+/// Where the weights of a matrix are.
+pub(crate) enum Data {
+    /// In memory of their own, as panels.
+    Packed(Vec<u8>),
+    /// In somebody else's, as rows of the file.
+    Shared(SharedRows),
 }
 
 impl PackedMatrix {
@@ -126,14 +138,25 @@ impl PackedMatrix {
         self.cols
     }
 
-    /// The layout of the weights.
+    /// The layout of the weights when they are multiplied.
     pub fn format(&self) -> PanelFormat {
         self.format
     }
 
-    /// Bytes of memory that the weights take.
+    /// Bytes of memory that the weights take; none where they are shared.
     pub fn bytes(&self) -> usize {
-        self.data.len()
+        match &self.data {
+            Data::Packed(data) => data.len(),
+            Data::Shared(_) => 0,
+        }
+    }
+
+    /// Bytes of somebody else's memory that the weights lie in.
+    pub fn shared_bytes(&self) -> usize {
+        match &self.data {
+            Data::Packed(_) => 0,
+            Data::Shared(rows) => rows.bytes().len(),
+        }
     }
 
     pub(crate) fn panels(&self) -> usize {
@@ -145,9 +168,24 @@ impl PackedMatrix {
         self.cols / cols * bytes
     }
 
-    pub(crate) fn panel_range(&self, panels: Range<usize>) -> &[u8] {
+    /// Panels that are best asked for at once, where they are many: those that have to be packed shall stay in the cache.
+    pub(crate) fn panels_at_once(&self) -> usize {
+        match &self.data {
+            Data::Packed(_) => usize::MAX,
+            Data::Shared(_) => 2,
+        }
+    }
+
+    /// Calls `f` with neighbouring panels.
+    #[inline]
+    pub(crate) fn with_panels(&self, panels: Range<usize>, f: impl FnOnce(&[u8])) {
         let bytes = self.panel_bytes();
-        &self.data[panels.start * bytes..self.data.len().min(panels.end * bytes)]
+        match &self.data {
+            Data::Packed(data) => {
+                f(&data[panels.start * bytes..data.len().min(panels.end * bytes)]);
+            }
+            Data::Shared(rows) => rows.with_panels(self.format, panels, bytes, f),
+        }
     }
 }
 

@@ -3,8 +3,11 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use dunlin_compute::{Activations, Matmul, Pool, Tier, matmul, pack};
+use dunlin_compute::{
+    Activations, Matmul, PackError, PackedMatrix, Pool, Tier, map, matmul, pack, pack_with,
+};
 use dunlin_format::{DType, decode};
+use std::sync::Arc;
 
 const TYPES: [DType; 15] = [
     DType::F32,
@@ -23,6 +26,24 @@ const TYPES: [DType; 15] = [
     DType::Q6_K,
     DType::IQ4_XS,
 ];
+
+/// The product of `tokens` rows with a matrix.
+fn product(pool: &Pool, tier: Tier, weights: &PackedMatrix, tokens: usize) -> Vec<f32> {
+    let columns = weights.cols();
+    let mut input = Activations::new(tokens, columns);
+    input.fill(pool, tier, tokens, true, |t, row| {
+        for (k, x) in row.iter_mut().enumerate() {
+            *x = ((t * 31 + k * 17) % 201) as f32 / 100.0 - 1.0;
+        }
+    });
+    let mut out = vec![f32::NAN; tokens * weights.rows()];
+    let group = &mut [Matmul {
+        weights,
+        out: &mut out,
+    }];
+    matmul(pool, tier, &input, group);
+    out
+}
 
 /// Bytes of random blocks, whose halves (scales, or the numbers themselves) are finite and of one magnitude.
 fn blocks(dtype: DType, count: usize) -> Vec<u8> {
@@ -91,4 +112,57 @@ fn a_packed_matrix_holds_every_weight_of_the_file() {
             }
         }
     }
+}
+
+#[test]
+fn weights_left_in_the_file_give_the_same_bits() {
+    let pool = Pool::new(2).unwrap();
+    let types = TYPES.into_iter().chain([DType::IQ2_XXS, DType::MXFP4]);
+    for (dtype, rows) in types.flat_map(|dtype| [(dtype, 40), (dtype, 13), (dtype, 1)]) {
+        let columns = if dtype.block_len() == 1 { 39 } else { 512 };
+        let bytes = blocks(dtype, rows * columns / dtype.block_len());
+        let packed = pack(&pool, dtype, rows, columns, &bytes).unwrap();
+        // The matrix lies somewhere in a file.
+        let (before, length) = (5, bytes.len());
+        let file = [&[0xff; 5][..], &bytes, &[0xff; 9]].concat();
+        let range = before..before + length;
+        let mapped = map(dtype, rows, columns, Arc::new(file), range).unwrap();
+        assert_eq!((mapped.bytes(), mapped.shared_bytes()), (0, length));
+        for tier in Tier::available() {
+            for tokens in [1, 3, 21] {
+                let expected = product(&pool, tier, &packed, tokens);
+                let found = product(&pool, tier, &mapped, tokens);
+                let same = expected.iter().zip(&found);
+                assert!(
+                    same.into_iter().all(|(a, b)| a.to_bits() == b.to_bits()),
+                    "{dtype:?}, {rows} rows, {tokens} tokens, {}",
+                    tier.name()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_range_outside_the_file_is_refused() {
+    for range in [0..100, 30..64] {
+        let file = Arc::new(vec![0_u8; 60]);
+        let refused = map(DType::F32, 1, 25, file, range).err();
+        assert!(matches!(refused, Some(PackError::WrongSize { .. })));
+    }
+}
+
+#[test]
+fn packing_tells_of_every_byte_once() {
+    let pool = Pool::new(2).unwrap();
+    // 40 MB of rows, a last panel that is not full.
+    let (rows, columns) = (1_221, 8_192);
+    let bytes = vec![0; rows * columns * 4];
+    let mut told = Vec::new();
+    pack_with(&pool, DType::F32, rows, columns, &bytes, &mut |packed| {
+        told.push(packed)
+    })
+    .unwrap();
+    assert_eq!(told.iter().sum::<usize>(), bytes.len());
+    assert!(told.len() > 1, "{told:?}");
 }

@@ -172,6 +172,14 @@ impl ModelInfo {
         let (spec, header) = (self.spec.as_ref()?, self.header.as_ref()?);
         Some(header.memory(spec, context_length, KvElement::F16))
     }
+
+    /// As [`memory_for`](Self::memory_for), with the weights left in the file
+    /// ([`LoadOptions::mapped_weights`](crate::LoadOptions::mapped_weights)).
+    #[must_use]
+    pub fn memory_mapped_for(&self, context_length: usize) -> Option<Memory> {
+        let (spec, header) = (self.spec.as_ref()?, self.header.as_ref()?);
+        Some(header.memory_mapped(spec, context_length, KvElement::F16))
+    }
 }
 
 fn name(pooling: Pooling) -> &'static str {

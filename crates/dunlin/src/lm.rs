@@ -74,11 +74,12 @@ impl Lm {
         let header = Header::of(&gguf, &spec);
         let memory = Memory {
             weights: engine.weight_bytes(),
+            mapped_weights: engine.mapped_bytes(),
             ..header.memory(&spec, config.context_length, config.kv_element)
         };
         let info = ModelInfo::of(&gguf)?;
         let inner = Inner {
-            state: Mutex::new(State::new(engine, gguf)),
+            state: Mutex::new(State::new(engine, gguf, options.mapped_weights)),
             text,
             spec,
             config,
@@ -232,6 +233,9 @@ impl Lm {
     }
 }
 
+/// Bytes of weights that are packed before their pages of the file are let go.
+const RELEASE_BYTES: u64 = 8 << 20;
+
 /// Packs the weights on this thread while another one builds the tokenizer: both take long, and neither needs the other.
 pub(crate) fn load_both(
     gguf: &Arc<Gguf>,
@@ -243,12 +247,23 @@ pub(crate) fn load_both(
             .name("dunlin-tokenizer".to_owned())
             .spawn_scoped(scope, || TokenizerFile::from_gguf(Arc::clone(gguf)))
             .map_err(Error::Thread)?;
+        let mapped = options.mapped_weights;
+        let mut released = 0;
         let mut progress = |done, total| {
-            // The weights so far lie packed in memory: their pages of the file are not needed, too.
-            gguf.release_pages();
+            if !mapped && done - released >= RELEASE_BYTES {
+                // The weights so far lie packed in memory: their pages of the file are not needed, too.
+                gguf.release_pages();
+                released = done;
+            }
             options.report(LoadEvent::Loading { done, total })
         };
-        let engine = Engine::load(Arc::clone(gguf), config, &mut progress);
+        let engine = match mapped {
+            true => Engine::load_mapped(Arc::clone(gguf), config, &mut progress),
+            false => Engine::load(Arc::clone(gguf), config, &mut progress),
+        };
+        if !mapped {
+            gguf.release_pages();
+        }
         let text = text
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic));

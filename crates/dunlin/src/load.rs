@@ -25,6 +25,10 @@ pub struct LoadOptions<'a> {
     pub yarn_factor: Option<f32>,
     /// Number type of the KV cache: F16, or F32 for comparisons with other engines.
     pub kv_element: KvElement,
+    /// Leave the weights in the file instead of packing them into memory: they then are pages of the file, which the system
+    /// shares between processes and takes back when memory is short. The answers are the same; a prompt takes a little
+    /// longer, each token of an answer several times as long.
+    pub mapped_weights: bool,
     /// Where models are fetched and kept; `None`: as the environment says ([`HubConfig::from_env`]).
     pub hub: Option<HubConfig>,
     /// Nothing leaves the machine, whatever `hub` says.
@@ -62,6 +66,7 @@ impl Default for LoadOptions<'_> {
             context_length: None,
             yarn_factor: None,
             kv_element: KvElement::F16,
+            mapped_weights: false,
             hub: None,
             offline: false,
             progress: None,
@@ -101,6 +106,13 @@ impl<'a> LoadOptions<'a> {
     #[must_use]
     pub fn with_kv_element(mut self, element: KvElement) -> Self {
         self.kv_element = element;
+        self
+    }
+
+    /// With the weights left in the file ([`mapped_weights`](Self::mapped_weights)), where memory matters more than speed.
+    #[must_use]
+    pub fn with_mapped_weights(mut self, mapped: bool) -> Self {
+        self.mapped_weights = mapped;
         self
     }
 
@@ -157,6 +169,7 @@ impl fmt::Debug for LoadOptions<'_> {
             .field("context_length", &self.context_length)
             .field("yarn_factor", &self.yarn_factor)
             .field("kv_element", &self.kv_element)
+            .field("mapped_weights", &self.mapped_weights)
             .field("hub", &self.hub)
             .field("offline", &self.offline)
             .finish_non_exhaustive()

@@ -10,15 +10,18 @@ use dunlin_text::TokenId;
 pub(crate) struct State {
     engine: Engine,
     gguf: Arc<Gguf>,
+    /// The engine computes from the file's pages.
+    mapped: bool,
     sequence: Option<SequenceId>,
     tokens: Vec<TokenId>,
 }
 
 impl State {
-    pub(crate) fn new(engine: Engine, gguf: Arc<Gguf>) -> Self {
+    pub(crate) fn new(engine: Engine, gguf: Arc<Gguf>, mapped: bool) -> Self {
         State {
             engine,
             gguf,
+            mapped,
             sequence: None,
             tokens: Vec::new(),
         }
@@ -51,7 +54,7 @@ impl State {
     ) -> Result<Vec<Vec<f32>>, EngineError> {
         self.clear();
         let vectors = self.engine.embed(inputs, pooling);
-        self.gguf.release_pages();
+        self.release_pages();
         vectors
     }
 
@@ -59,7 +62,7 @@ impl State {
     pub(crate) fn rank(&mut self, inputs: &[Input<'_>]) -> Result<Vec<Vec<f32>>, EngineError> {
         self.clear();
         let scores = self.engine.rank(inputs);
-        self.gguf.release_pages();
+        self.release_pages();
         scores
     }
 
@@ -107,12 +110,19 @@ impl State {
         let result = self
             .engine
             .step(&[chunk], |scores| visit(scores.position, scores.logits));
-        // Each embedding row that is read brings a stretch of the file into memory.
-        self.gguf.release_pages();
+        self.release_pages();
         match result {
             Ok(()) => self.tokens.extend_from_slice(tokens),
             Err(_) => self.clear(),
         }
         result
+    }
+
+    /// Each embedding row that is read brings a stretch of the file into memory, which nothing else needs where the weights
+    /// are packed.
+    fn release_pages(&self) {
+        if !self.mapped {
+            self.gguf.release_pages();
+        }
     }
 }

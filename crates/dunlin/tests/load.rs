@@ -5,7 +5,7 @@ mod common;
 
 use std::ops::ControlFlow;
 
-use common::{fixture, options, tiny, tiny_ref};
+use common::{fixture, greedy, options, tiny, tiny_ref};
 use dunlin::{
     Capability, DeviceConfiguration, EngineError, Error, GenerateOptions, KvElement, Lm, LoadEvent,
     Message, ModelRef, Prompt, Tier, TokenizerFile,
@@ -140,6 +140,22 @@ fn the_memory_is_known_before_loading() {
         (0.9..1.1).contains(&ratio(expected.buffers, measured.buffers)),
         "{expected:?} {measured:?}"
     );
+}
+
+#[test]
+fn weights_left_in_the_file_answer_the_same_and_take_no_memory() {
+    let packed = tiny();
+    let mapped = Lm::load(tiny_ref(), options().with_mapped_weights(true)).unwrap();
+    let text = "The quick brown fox";
+    assert_eq!(greedy(&mapped, text, 24), greedy(&packed, text, 24));
+    let (packed, mapped) = (packed.memory(), mapped.memory());
+    assert_eq!((packed.mapped_weights, mapped.weights), (0, 0));
+    assert!(mapped.mapped_weights > 0 && mapped.total() < packed.total());
+    assert_eq!(mapped.kv_cache, packed.kv_cache);
+    let info = Lm::open_metadata(&tiny_ref(), &mut options()).unwrap();
+    let promised = info.memory_mapped_for(640).unwrap();
+    assert_eq!(promised.mapped_weights, mapped.mapped_weights);
+    assert!(promised.total() < info.memory_for(640).unwrap().total());
 }
 
 #[test]

@@ -84,6 +84,30 @@ impl Engine {
         config: EngineConfig,
         progress: LoadProgress<'_>,
     ) -> Result<Self, EngineError> {
+        Self::load_with(gguf, config, false, progress)
+    }
+
+    /// As [`Engine::load`], but the matrices stay in the file and are packed piece by piece whenever they are multiplied: the
+    /// same scores for the memory of a cache of keys and values, and several times the time for a token. The file's pages
+    /// are the system's, which shares them between processes; do not let go of them between steps
+    /// ([`Gguf::release_pages`]).
+    ///
+    /// # Errors
+    /// As [`Engine::load`].
+    pub fn load_mapped(
+        gguf: Arc<Gguf>,
+        config: EngineConfig,
+        progress: LoadProgress<'_>,
+    ) -> Result<Self, EngineError> {
+        Self::load_with(gguf, config, true, progress)
+    }
+
+    fn load_with(
+        gguf: Arc<Gguf>,
+        config: EngineConfig,
+        mapped: bool,
+        progress: LoadProgress<'_>,
+    ) -> Result<Self, EngineError> {
         let mut spec = ModelSpec::from_gguf(&gguf)?;
         if let Some(factor) = config.yarn_factor {
             spec = spec.stretched(factor)?;
@@ -96,7 +120,7 @@ impl Engine {
         }
         let pool = Pool::new(config.threads).map_err(EngineError::Threads)?;
         let (ropes, _) = buffers::ropes(&spec);
-        let weights = weights::load(&gguf, &spec, &ropes, &pool, progress)?;
+        let weights = weights::load(&gguf, &spec, &ropes, &pool, mapped, progress)?;
         // A model that reads whole texts keeps nothing between them: there is room for a step of the shortest ones, and
         // more with the first text that needs it.
         let room = match spec.causal {
@@ -131,6 +155,11 @@ impl Engine {
     /// Bytes of memory of the packed weights.
     pub fn weight_bytes(&self) -> u64 {
         self.weights.bytes()
+    }
+
+    /// Bytes of the file that matrices are computed from ([`Engine::load_mapped`]).
+    pub fn mapped_bytes(&self) -> u64 {
+        self.weights.mapped_bytes()
     }
 
     /// Bytes of memory of the work buffers.

@@ -18,7 +18,7 @@ pub use embed::Input;
 pub use engine::{Chunk, Engine, EngineConfig, Logits, MAX_BATCH, Scores};
 pub use error::EngineError;
 pub use kv::SequenceId;
-pub use memory::{MemoryPlan, weight_bytes};
+pub use memory::{MemoryPlan, mapped_weight_bytes, weight_bytes, weight_bytes_beside_mapped};
 pub use sampler::{Sampler, SamplerConfig};
 pub use spec::{ModelSpec, Pooling};
 pub use stop::StopMatcher;

@@ -69,6 +69,29 @@ pub(crate) fn check_available(
     }
 }
 
+/// Bytes of a file that are computed from where the matrices stay in it ([`Engine::load_mapped`](crate::Engine::load_mapped)).
+#[must_use]
+pub fn mapped_weight_bytes(spec: &ModelSpec, tensors: &[TensorInfo]) -> u64 {
+    let matrices = tensors.iter().filter(|tensor| is_matrix(spec, tensor));
+    matrices.map(TensorInfo::byte_len).sum()
+}
+
+/// Bytes of memory that the other weights of such a file take.
+#[must_use]
+pub fn weight_bytes_beside_mapped(spec: &ModelSpec, tensors: &[TensorInfo]) -> u64 {
+    let others = tensors.iter().filter(|tensor| !is_matrix(spec, tensor));
+    others.map(|tensor| resident(spec, tensor)).sum()
+}
+
+/// Whether a tensor is multiplied with: a table of rows or a vector is not.
+fn is_matrix(spec: &ModelSpec, tensor: &TensorInfo) -> bool {
+    match tensor.name.as_str() {
+        names::TOKEN_EMBEDDING => spec.head == Head::Tied,
+        names::PER_LAYER_EMBEDDING | names::POSITION_EMBEDDING | names::TOKEN_TYPES => false,
+        name => spec.is_used(name) && tensor.rows() > 1,
+    }
+}
+
 /// Bytes that a tensor of the file takes once it is bound.
 fn resident(spec: &ModelSpec, tensor: &TensorInfo) -> u64 {
     let floats = tensor.elements() * 4;

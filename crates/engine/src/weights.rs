@@ -127,6 +127,17 @@ pub(crate) struct Rotation {
 impl Weights {
     /// Bytes of memory of the packed matrices.
     pub(crate) fn bytes(&self) -> u64 {
+        let matrices = self.matrices().into_iter();
+        matrices.map(|matrix| matrix.bytes() as u64).sum()
+    }
+
+    /// Bytes of the file that matrices are computed from.
+    pub(crate) fn mapped_bytes(&self) -> u64 {
+        let matrices = self.matrices().into_iter();
+        matrices.map(|matrix| matrix.shared_bytes() as u64).sum()
+    }
+
+    fn matrices(&self) -> Vec<&PackedMatrix> {
         let mut matrices = Vec::new();
         matrices.extend(&self.head);
         matrices.extend(&self.dense);
@@ -144,7 +155,7 @@ impl Weights {
                 matrices.extend([&input.gate, &input.projection]);
             }
         }
-        matrices.iter().map(|matrix| matrix.bytes() as u64).sum()
+        matrices
     }
 }
 

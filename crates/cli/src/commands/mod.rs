@@ -90,6 +90,7 @@ fn load(model: &str, args: &LoadArgs, kv: Kv, global: Global, terminal: &Termina
         .with_kv_element(kv.element());
     options.context_length = args.context;
     options.yarn_factor = args.yarn;
+    options.mapped_weights = args.mmap_weights;
     Lm::load(model.clone(), options).with_context(|| format!("{model} cannot be loaded"))
 }
 

@@ -17,6 +17,7 @@ const EXAMPLES: &str = "\
 Examples:
   dunlin show smollm2:135m
   dunlin show ./model.gguf --context 8192
+  dunlin show ./model.gguf --mmap-weights
   dunlin show smollm2:135m --json
 
 Nothing is downloaded: of a model that is not on this machine only the catalog's card is shown.
@@ -24,7 +25,7 @@ Nothing is downloaded: of a model that is not on this machine only the catalog's
 With --json: {\"model\",\"path\",\"card\",\"file\",\"folder\"}; path and file are null where the model is not here, folder where it \
 is none. In file, attention is {\"pattern\":[{\"kind\",\"layers\"}],\"global_layers\",\"sliding_layers\",\"recurrent_layers\", \
 \"sharing_layers\",\"window\",\"is_bidirectional\"}, tensor_types has {\"name\",\"tensors\",\"elements\",\"bytes\",\"fast_kernel\"}, and memory \
-holds bytes: {\"weights\",\"kv_cache\",\"kv_cache_per_token\",\"buffers\",\"vocabulary\",\"context_length\",\"total\"}.";
+holds bytes: {\"weights\",\"mapped_weights\",\"kv_cache\",\"kv_cache_per_token\",\"buffers\",\"vocabulary\",\"context_length\",\"total\"}.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -34,6 +35,9 @@ pub(crate) struct ShowArgs {
     /// Reckon the memory for a context of this many tokens
     #[arg(long, value_name = "TOKENS", value_parser = at_least_one)]
     context: Option<usize>,
+    /// Reckon the memory for weights that are left in the file (--mmap-weights of the other commands)
+    #[arg(long)]
+    mmap_weights: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -72,8 +76,15 @@ pub(crate) fn execute(args: &ShowArgs, global: Global) -> Result<()> {
             ModelInfo::open(path).with_context(|| format!("{} cannot be read", path.display()))
         })
         .transpose()?;
-    if let (Some(info), Some(context)) = (&mut info, args.context) {
-        info.memory = info.memory_for(context);
+    if let Some(info) = &mut info
+        && let Some(context) = args
+            .context
+            .or(info.memory.map(|memory| memory.context_length))
+    {
+        info.memory = match args.mmap_weights {
+            true => info.memory_mapped_for(context),
+            false => info.memory_for(context),
+        };
     }
     if args.json {
         return print_json(&model, path.as_ref(), card, info.as_ref(), folder.as_ref());
@@ -320,7 +331,7 @@ fn ability_rows(info: &ModelInfo) -> Vec<[String; 2]> {
 
 fn memory_rows(memory: Memory) -> Vec<[String; 2]> {
     let context = output::count(memory.context_length as u64);
-    vec![
+    let mut rows = vec![
         row(
             "memory",
             format!(
@@ -344,7 +355,15 @@ fn memory_rows(memory: Memory) -> Vec<[String; 2]> {
                 output::bytes(memory.vocabulary)
             ),
         ),
-    ]
+    ];
+    if memory.mapped_weights > 0 {
+        let text = format!(
+            "beside it weights of {} in the file, in memory as far as there is room",
+            output::bytes(memory.mapped_weights)
+        );
+        rows.push(row("", text));
+    }
+    rows
 }
 
 fn row(name: &str, value: impl std::fmt::Display) -> [String; 2] {

@@ -1,13 +1,16 @@
 //! The memory of a model, from its header alone.
 
-use dunlin_engine::{KvElement, MemoryPlan, ModelSpec, SCORE_ROWS, weight_bytes};
+use dunlin_engine::{
+    KvElement, MemoryPlan, ModelSpec, SCORE_ROWS, mapped_weight_bytes, weight_bytes,
+    weight_bytes_beside_mapped,
+};
 use dunlin_format::{Array, Gguf, Value};
 use serde::Serialize;
 
 /// What a program takes that has loaded nothing: its own code as far as it is used, stacks, the allocator. Measured.
 const PROGRAM_BYTES: u64 = 10_000_000;
 /// Bytes that an entry of a text array takes beside its text.
-const TEXT_ENTRY_BYTES: u64 = 4;
+const TEXT_ENTRY_BYTES: u64 = 8;
 
 /// Memory of a model, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -15,6 +18,9 @@ const TEXT_ENTRY_BYTES: u64 = 4;
 pub struct Memory {
     /// Packed weights. (Embedding rows are read from the file, a row at a time.)
     pub weights: u64,
+    /// Weights that are left in the file ([`LoadOptions::mapped_weights`](crate::LoadOptions::mapped_weights)). They are in
+    /// memory as far as there is room, once for all processes, and not in [`Memory::total`].
+    pub mapped_weights: u64,
     /// Keys and values of a whole context.
     pub kv_cache: u64,
     /// Keys and values of one token.
@@ -39,6 +45,8 @@ impl Memory {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Header {
     weights: u64,
+    mapped_weights: u64,
+    beside_mapped: u64,
     pub(crate) vocabulary: u64,
 }
 
@@ -46,6 +54,8 @@ impl Header {
     pub(crate) fn of(gguf: &Gguf, spec: &ModelSpec) -> Self {
         Header {
             weights: weight_bytes(spec, gguf.tensors()),
+            mapped_weights: mapped_weight_bytes(spec, gguf.tensors()),
+            beside_mapped: weight_bytes_beside_mapped(spec, gguf.tensors()),
             vocabulary: vocabulary_bytes(gguf),
         }
     }
@@ -60,11 +70,26 @@ impl Header {
         let plan = MemoryPlan::of(spec, self.weights, context_length, kv_element);
         Memory {
             weights: plan.weights,
+            mapped_weights: 0,
             kv_cache: plan.kv_cache,
             kv_cache_per_token: spec.kv_bytes_per_token(kv_element.bytes()),
             buffers: plan.buffers + plan.states - untouched_scores(spec, context_length),
             vocabulary: self.vocabulary,
             context_length,
+        }
+    }
+
+    /// The same with the weights left in the file.
+    pub(crate) fn memory_mapped(
+        &self,
+        spec: &ModelSpec,
+        context_length: usize,
+        kv_element: KvElement,
+    ) -> Memory {
+        Memory {
+            weights: self.beside_mapped,
+            mapped_weights: self.mapped_weights,
+            ..self.memory(spec, context_length, kv_element)
         }
     }
 }
@@ -81,8 +106,8 @@ fn untouched_scores(spec: &ModelSpec, context_length: usize) -> u64 {
     }
 }
 
-/// What the metadata take, and the tokenizer that is built from them. The figures a token are measured: byte-level BPE
-/// keeps each piece in two tables and each merge in one.
+/// What the metadata take, and the tokenizer that is built from them: of each token its kind and its place in an index,
+/// and a score or a merge.
 fn vocabulary_bytes(gguf: &Gguf) -> u64 {
     let metadata = gguf.metadata();
     let kept: u64 = metadata
@@ -98,8 +123,8 @@ fn vocabulary_bytes(gguf: &Gguf) -> u64 {
         _ => 0,
     };
     let a_token = match metadata.str("tokenizer.ggml.model") {
-        Ok(Some("gpt2")) => 300,
-        Ok(Some("llama")) => 32,
+        Ok(Some("gpt2")) => 27,
+        Ok(Some("llama")) => 13,
         _ => 100,
     };
     PROGRAM_BYTES + kept + tokens * a_token

@@ -10,20 +10,23 @@ use crate::spec::{
     AttentionSpec, FeedForward, FeedForwardGate, Head, LayerSpec, Mixer, ModelSpec, Norms,
     RopeSpec, names,
 };
-use dunlin_compute::{PackedMatrix, Pool, pack};
+use dunlin_compute::{PackError, PackedMatrix, Pool, map, pack_with};
 use dunlin_format::{Gguf, TensorInfo, decode};
 use std::iter::once;
 use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
 
-/// Packs every weight of a model. `rotations` are its distinct rope descriptions.
+/// Packs every weight of a model, or leaves the matrices in the file where `mapped` says so. `rotations` are its distinct rope
+/// descriptions.
 ///
 /// # Errors
 /// What [`ModelSpec::check_tensors`] gives, a type without a kernel, or [`EngineError::Cancelled`].
 pub(crate) fn load(
-    gguf: &Gguf,
+    gguf: &Arc<Gguf>,
     spec: &ModelSpec,
     rotations: &[RopeSpec],
     pool: &Pool,
+    mapped: bool,
     progress: LoadProgress<'_>,
 ) -> Result<Weights, EngineError> {
     spec.check_tensors(gguf)?;
@@ -32,6 +35,7 @@ pub(crate) fn load(
         gguf,
         spec,
         pool,
+        mapped,
         progress,
         done: 0,
         total,
@@ -78,9 +82,11 @@ pub(crate) fn load(
 }
 
 struct Loader<'a> {
-    gguf: &'a Gguf,
+    gguf: &'a Arc<Gguf>,
     spec: &'a ModelSpec,
     pool: &'a Pool,
+    /// Matrices stay in the file.
+    mapped: bool,
     progress: LoadProgress<'a>,
     done: u64,
     total: u64,
@@ -283,53 +289,64 @@ impl Loader<'_> {
         })
     }
 
-    fn find(&self, name: &str) -> Result<&TensorInfo, EngineError> {
-        self.gguf
-            .tensor(name)
-            .ok_or_else(|| EngineError::MissingTensor {
-                name: name.to_owned(),
-            })
-    }
-
     fn matrix(&mut self, name: &str) -> Result<PackedMatrix, EngineError> {
-        let rows = self.find(name)?.rows();
+        let rows = find(self.gguf, name)?.rows();
         self.rows(name, once(0..rows))
     }
 
-    /// Packs some rows of a matrix, in the order given.
+    /// Packs some rows of a matrix, in the order given. Rows that do not lie together are packed in any case.
     fn rows(
         &mut self,
         name: &str,
         ranges: impl IntoIterator<Item = Range<usize>>,
     ) -> Result<PackedMatrix, EngineError> {
-        let info = self.find(name)?;
-        let all = self.gguf.data(info);
+        let gguf = self.gguf;
+        let info = find(gguf, name)?;
+        let (dtype, cols) = (info.dtype, info.cols());
+        let all = gguf.data(info);
         let row_bytes = all.len() / info.rows().max(1);
         let (mut rows, mut parts) = (0, Vec::new());
         for range in ranges {
             rows += range.len();
-            parts.push(&all[range.start * row_bytes..range.end * row_bytes]);
+            parts.push(range.start * row_bytes..range.end * row_bytes);
         }
-        let gathered;
-        let bytes = match &parts[..] {
-            [one] => one,
-            many => {
-                gathered = many.concat();
-                &gathered[..]
+        let mut flow = ControlFlow::Continue(());
+        let mut packed = |bytes: usize| {
+            self.done += bytes as u64;
+            if flow.is_continue() {
+                flow = (self.progress)(self.done.min(self.total), self.total);
             }
         };
-        let packed = pack(self.pool, info.dtype, rows, info.cols(), bytes).map_err(|source| {
-            EngineError::Pack {
-                name: name.to_owned(),
-                source,
+        let matrix = match &parts[..] {
+            [one] if self.mapped => {
+                let owner = TensorBytes {
+                    gguf: Arc::clone(self.gguf),
+                    info: info.clone(),
+                };
+                packed(one.len());
+                map(dtype, rows, cols, Arc::new(owner), one.clone())
             }
-        })?;
-        self.advance(bytes.len())?;
-        Ok(packed)
+            [one] => {
+                let bytes = &all[one.clone()];
+                pack_with(self.pool, dtype, rows, cols, bytes, &mut packed)
+            }
+            many => {
+                let parts: Vec<&[u8]> = many.iter().map(|part| &all[part.clone()]).collect();
+                let bytes = parts.concat();
+                pack_with(self.pool, dtype, rows, cols, &bytes, &mut packed)
+            }
+        };
+        if flow.is_break() {
+            return Err(EngineError::Cancelled);
+        }
+        matrix.map_err(|source: PackError| EngineError::Pack {
+            name: name.to_owned(),
+            source,
+        })
     }
 
     fn vector(&mut self, name: &str) -> Result<Vec<f32>, EngineError> {
-        let info = self.find(name)?;
+        let info = find(self.gguf, name)?;
         let bytes = self.gguf.data(info);
         let mut out = vec![0.0; info.rows() * info.cols()];
         decode(info.dtype, bytes, &mut out)?;
@@ -360,5 +377,23 @@ impl Loader<'_> {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(EngineError::Cancelled),
         }
+    }
+}
+
+fn find<'a>(gguf: &'a Gguf, name: &str) -> Result<&'a TensorInfo, EngineError> {
+    gguf.tensor(name).ok_or_else(|| EngineError::MissingTensor {
+        name: name.to_owned(),
+    })
+}
+
+/// The bytes of a tensor, for as long as somebody computes from them.
+struct TensorBytes {
+    gguf: Arc<Gguf>,
+    info: TensorInfo,
+}
+
+impl AsRef<[u8]> for TensorBytes {
+    fn as_ref(&self) -> &[u8] {
+        self.gguf.data(&self.info)
     }
 }
