@@ -81,6 +81,20 @@ impl KvSlab {
         }
     }
 
+    /// Copies the keys and values of a block into another one.
+    ///
+    /// # Panics
+    /// If a block lies outside the slab.
+    pub fn copy_block(&mut self, from: u32, to: u32) {
+        let len = self.layout.block_len();
+        let from = from as usize * len..(from as usize + 1) * len;
+        let to = to as usize * len;
+        match &mut self.data {
+            Data::F16(data) => data.copy_within(from, to),
+            Data::F32(data) => data.copy_within(from, to),
+        }
+    }
+
     /// The shape of its keys and values.
     pub fn layout(&self) -> KvLayout {
         self.layout

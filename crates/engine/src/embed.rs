@@ -144,7 +144,7 @@ impl Engine {
             let sequences = Vec::from_iter(group.iter().map(|_| self.create_sequence()));
             let result = self.pool_group(group, &sequences, pooling);
             for sequence in sequences {
-                self.remove_sequence(sequence)?;
+                self.cache.discard(sequence)?;
             }
             pooled.extend(result?);
         }

@@ -177,6 +177,17 @@ impl Engine {
         self.cache.create()
     }
 
+    /// Starts a sequence with what the cache knows of the beginning of `tokens`, from sequences that ended or go on, and
+    /// returns how many tokens that are. The others must be given in steps; the last one always, for the scores that follow
+    /// it. The scores are the same as without, to the last bit.
+    ///
+    /// In a model with recurrent layers a text can only go on where a step of several tokens or a sequence ended.
+    pub fn create_sequence_with_prefix(&mut self, tokens: &[u32]) -> (SequenceId, usize) {
+        let is_long = |original| tokens.len() > original;
+        let long = self.original_context().is_some_and(is_long);
+        self.cache.create_with_prefix(tokens, long)
+    }
+
     /// Tokens in a sequence.
     ///
     /// # Errors
@@ -212,12 +223,18 @@ impl Engine {
         self.cache.truncate(id, length)
     }
 
-    /// Ends a sequence and gives its memory back to the cache.
+    /// Ends a sequence and gives its memory back to the cache. Until that is needed, the tokens are found again by
+    /// [`Engine::create_sequence_with_prefix`].
     ///
     /// # Errors
     /// [`EngineError::UnknownSequence`].
     pub fn remove_sequence(&mut self, id: SequenceId) -> Result<(), EngineError> {
         self.cache.remove(id)
+    }
+
+    /// Ends all sequences, and forgets what ended ones have left.
+    pub fn clear_cache(&mut self) {
+        self.cache.clear();
     }
 
     /// Appends tokens to any number of sequences and hands the wanted scores to `visit`, in the order of chunks and
@@ -252,22 +269,38 @@ impl Engine {
         for chunk in batch.chunks {
             self.cache.extend(chunk.sequence, chunk.tokens.len())?;
         }
-        self.forward(&batch, output)?;
+        let result = self.forward(&batch, output);
+        for chunk in batch.chunks {
+            let sequence = self.cache.get_mut(chunk.sequence)?;
+            match result {
+                Ok(()) => sequence.tokens.extend_from_slice(chunk.tokens),
+                // What is counted in but not computed must not be used.
+                Err(_) => {
+                    let length = sequence.length - chunk.tokens.len();
+                    self.cache.truncate(chunk.sequence, length)?;
+                }
+            }
+        }
+        result?;
         for chunk in batch.chunks.iter().filter(|chunk| chunk.tokens.len() > 1) {
             self.cache.save_checkpoint(chunk.sequence)?;
         }
         Ok(())
     }
 
-    /// Where the rotation depends on a sequence's length: computes its tokens again when the new ones change it.
-    fn rotate_for(&mut self, chunk: &Chunk<'_>) -> Result<(), EngineError> {
+    /// The length beyond which sequences are computed with another rotation, where there is one.
+    fn original_context(&self) -> Option<usize> {
         let by_length = |factors| match factors {
             RopeFactors::ByLength { original_context } => Some(original_context),
             _ => None,
         };
         let mut factors = self.spec.attentions().map(|layer| layer.rope.factors);
-        let original = factors.find_map(by_length);
-        drop(factors);
+        factors.find_map(by_length)
+    }
+
+    /// Where the rotation depends on a sequence's length: computes its tokens again when the new ones change it.
+    fn rotate_for(&mut self, chunk: &Chunk<'_>) -> Result<(), EngineError> {
+        let original = self.original_context();
         let Some(original) = original else {
             return Ok(());
         };
@@ -291,9 +324,7 @@ impl Engine {
             }];
             self.forward(&Batch::of(&piece), &mut Output::None)?;
         }
-        let sequence = self.cache.get_mut(chunk.sequence)?;
-        sequence.tokens.extend(again);
-        sequence.tokens.extend_from_slice(chunk.tokens);
+        self.cache.get_mut(chunk.sequence)?.tokens.extend(again);
         Ok(())
     }
 

@@ -2,10 +2,14 @@
 //!
 //! A state cannot be cut back like a list of keys. So that a prefix can be used again, the states after the last few prompts
 //! and pieces of prompts are kept as checkpoints, and a sequence is cut back to one of them.
+//!
+//! What a sequence leaves is found again by its tokens ([`Blocks`]).
 
 use crate::EngineError;
+use crate::prefix::{Blocks, State};
 use crate::spec::ModelSpec;
 use dunlin_compute::{KvElement, KvLayout, KvSlab, POSITIONS_PER_BLOCK};
+use std::sync::Arc;
 
 /// A sequence of tokens whose keys and values are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,7 +29,7 @@ pub(crate) struct KvCache {
     /// Where each layer's state begins in a sequence's state.
     pub state_of_layer: Vec<usize>,
     state_len: usize,
-    free: Vec<u32>,
+    blocks: Blocks,
     sequences: Vec<Option<Sequence>>,
     capacity: usize,
 }
@@ -34,12 +38,14 @@ pub(crate) struct KvCache {
 #[derive(Default)]
 pub(crate) struct Sequence {
     pub blocks: Vec<u32>,
+    /// Blocks at the beginning that are a path of the trie.
+    shared: usize,
     /// Positions that hold keys and values.
     pub length: usize,
     /// The states of recurrent layers after `length` tokens.
     pub state: Vec<f32>,
-    checkpoints: Vec<(usize, Vec<f32>)>,
-    /// Its tokens, where the rotation depends on the length and so the past may have to be computed again.
+    checkpoints: Vec<(usize, State)>,
+    /// Its tokens.
     pub tokens: Vec<u32>,
     /// Tokens that the caller said it will have at least.
     pub expected: usize,
@@ -67,7 +73,7 @@ impl KvCache {
             slab_of_layer,
             state_of_layer,
             state_len,
-            free: (0..blocks as u32).rev().collect(),
+            blocks: Blocks::new(blocks),
             sequences: Vec::new(),
             capacity: tokens,
         }
@@ -77,7 +83,7 @@ impl KvCache {
     pub(crate) fn grow(&mut self, spec: &ModelSpec, element: KvElement, tokens: usize) {
         let bigger = KvCache::new(spec, element, tokens);
         self.slabs = bigger.slabs;
-        self.free = bigger.free;
+        self.blocks = bigger.blocks;
         self.capacity = bigger.capacity;
     }
 
@@ -116,9 +122,51 @@ impl KvCache {
             .ok_or(EngineError::UnknownSequence)
     }
 
-    /// Blocks that no sequence has.
+    /// Starts a sequence with what is known of the beginning of `tokens`, and returns how many tokens that are: at most all but
+    /// the last. `long`: with the rotation for long sequences.
+    pub(crate) fn create_with_prefix(&mut self, tokens: &[u32], long: bool) -> (SequenceId, usize) {
+        for slot in 0..self.sequences.len() {
+            self.publish(SequenceId(slot as u32));
+        }
+        let id = self.create();
+        let recurrent = self.state_len > 0;
+        let known = &tokens[..tokens.len().saturating_sub(1)];
+        let found = self.blocks.find(long, known, recurrent);
+        let mut blocks = found.blocks;
+        let shared = blocks.len();
+        let mut length = shared * POSITIONS_PER_BLOCK;
+        if let Some((block, count)) = found.part {
+            let slabs = &mut self.slabs;
+            let copy = |from, to| slabs.iter_mut().for_each(|slab| slab.copy_block(from, to));
+            if let Some(block) = self.blocks.take_part(block, count, copy) {
+                blocks.push(block);
+                length += count;
+            }
+        }
+        let is_whole = found.part.is_none() || blocks.len() > shared;
+        if let Some(sequence) = &mut self.sequences[id.0 as usize] {
+            sequence.expected = tokens.len();
+            sequence.long = long;
+            if let Some(state) = found.state.filter(|_| is_whole) {
+                sequence.state.copy_from_slice(&state);
+                sequence.checkpoints.push((length, state));
+            } else if recurrent {
+                blocks
+                    .drain(..)
+                    .for_each(|block| self.blocks.release(block));
+                length = 0;
+            }
+            sequence.shared = shared.min(blocks.len());
+            sequence.blocks = blocks;
+            sequence.length = length;
+            sequence.tokens.extend_from_slice(&tokens[..length]);
+        }
+        (id, length)
+    }
+
+    /// Blocks that can be had.
     pub(crate) fn free_blocks(&self) -> usize {
-        self.free.len()
+        self.blocks.available()
     }
 
     /// Checks that all sequences can take their new tokens together.
@@ -126,32 +174,69 @@ impl KvCache {
         &self,
         wanted: impl Iterator<Item = (SequenceId, usize)>,
     ) -> Result<(), EngineError> {
-        let mut free = self.free.len();
+        let mut free = self.blocks.available();
         for (id, tokens) in wanted {
             let sequence = self.get(id)?;
-            let room = (sequence.blocks.len() + free) * POSITIONS_PER_BLOCK;
+            // A last block that others read, too, is copied before it is written, and is not available then if they hold it.
+            let tail = self.shared_tail(sequence);
+            let copied = usize::from(tail.is_some_and(|tail| self.blocks.has_other_holders(tail)));
+            let room = (sequence.blocks.len() + free).saturating_sub(copied) * POSITIONS_PER_BLOCK;
             let available = room.min(self.capacity);
             let needed = sequence.length + tokens;
             if needed > available {
                 return Err(EngineError::CacheFull { needed, available });
             }
-            let blocks = needed.div_ceil(POSITIONS_PER_BLOCK);
+            let blocks = needed.div_ceil(POSITIONS_PER_BLOCK) + copied;
             free -= blocks.saturating_sub(sequence.blocks.len());
         }
         Ok(())
     }
 
+    /// The block that a sequence would write to next where it is filled in part and others may read it.
+    fn shared_tail(&self, sequence: &Sequence) -> Option<u32> {
+        let in_part = !sequence.length.is_multiple_of(POSITIONS_PER_BLOCK);
+        let last = sequence.blocks.last().filter(|_| in_part)?;
+        self.blocks.is_shared(*last).then_some(*last)
+    }
+
     /// Gives a sequence blocks for more tokens, and counts them in. There must be room for them.
     pub(crate) fn extend(&mut self, id: SequenceId, tokens: usize) -> Result<(), EngineError> {
         self.check_room([(id, tokens)].into_iter())?;
+        if let Some(block) = self.shared_tail(self.get(id)?) {
+            let own = self.make_own(block)?;
+            let blocks = &mut self.get_mut(id)?.blocks;
+            blocks.pop();
+            blocks.push(own);
+        }
         let sequence = self.get(id)?;
-        let wanted = (sequence.length + tokens).div_ceil(POSITIONS_PER_BLOCK);
-        let missing = wanted.saturating_sub(sequence.blocks.len());
-        let taken = self.free.split_off(self.free.len() - missing);
-        let sequence = self.get_mut(id)?;
-        sequence.blocks.extend(taken.into_iter().rev());
-        sequence.length += tokens;
+        let needed = sequence.length + tokens;
+        let missing = needed.div_ceil(POSITIONS_PER_BLOCK) - sequence.blocks.len();
+        for _ in 0..missing {
+            let block = self.blocks.take().ok_or(EngineError::CacheFull {
+                needed,
+                available: needed - tokens,
+            })?;
+            self.get_mut(id)?.blocks.push(block);
+        }
+        self.get_mut(id)?.length = needed;
         Ok(())
+    }
+
+    /// A block that can be written, with what a shared one holds, which is given up for it.
+    fn make_own(&mut self, block: u32) -> Result<u32, EngineError> {
+        if !self.blocks.must_be_copied(block) {
+            self.blocks.detach(block);
+            return Ok(block);
+        }
+        let own = self.blocks.take().ok_or(EngineError::CacheFull {
+            needed: 1,
+            available: 0,
+        })?;
+        for slab in &mut self.slabs {
+            slab.copy_block(block, own);
+        }
+        self.blocks.release(block);
+        Ok(own)
     }
 
     /// Keeps the states as they are now, where there are any.
@@ -160,14 +245,16 @@ impl KvCache {
         if sequence.state.is_empty() {
             return Ok(());
         }
-        // The memory of the oldest is used again.
-        let mut state = match sequence.checkpoints.len() < CHECKPOINTS {
-            true => Vec::with_capacity(sequence.state.len()),
-            false => sequence.checkpoints.remove(0).1,
+        // The memory of the oldest is used again where nobody else has it.
+        let oldest = match sequence.checkpoints.len() < CHECKPOINTS {
+            true => None,
+            false => Arc::into_inner(sequence.checkpoints.remove(0).1),
         };
+        let mut state = oldest.unwrap_or_default();
         state.clear();
         state.extend_from_slice(&sequence.state);
-        sequence.checkpoints.push((sequence.length, state));
+        let checkpoint = (sequence.length, Arc::new(state));
+        sequence.checkpoints.push(checkpoint);
         Ok(())
     }
 
@@ -194,17 +281,95 @@ impl KvCache {
         }
         let left = sequence.length;
         sequence.tokens.truncate(left);
+        sequence.shared = sequence.shared.min(left / POSITIONS_PER_BLOCK);
         let freed = sequence
             .blocks
             .split_off(left.div_ceil(POSITIONS_PER_BLOCK));
-        self.free.extend(freed.into_iter().rev());
+        for block in freed.into_iter().rev() {
+            self.blocks.release(block);
+        }
         Ok(left)
     }
 
+    /// Puts the full blocks of a sequence into the trie, and the states at its checkpoints.
+    fn publish(&mut self, id: SequenceId) {
+        let Some(Some(sequence)) = self.sequences.get_mut(id.0 as usize) else {
+            return;
+        };
+        let Sequence {
+            blocks,
+            tokens,
+            shared,
+            long,
+            ..
+        } = &mut *sequence;
+        for (index, tokens) in tokens.chunks_exact(POSITIONS_PER_BLOCK).enumerate() {
+            if index >= *shared {
+                let parent = index.checked_sub(1).map(|before| blocks[before]);
+                blocks[index] = self.blocks.insert(*long, parent, tokens, blocks[index]);
+                *shared = index + 1;
+            }
+        }
+        for (position, state) in &sequence.checkpoints {
+            leave_state(&mut self.blocks, sequence, *position, state);
+        }
+    }
+
+    /// Ends a sequence. Its tokens are found again until their memory is needed.
     pub(crate) fn remove(&mut self, id: SequenceId) -> Result<(), EngineError> {
+        self.get(id)?;
+        self.publish(id);
+        let Some(mut sequence) = self.sequences[id.0 as usize].take() else {
+            return Err(EngineError::UnknownSequence);
+        };
+        for block in &sequence.blocks[..sequence.shared] {
+            self.blocks.touch(*block);
+        }
+        let whole = sequence.shared * POSITIONS_PER_BLOCK;
+        let rest = sequence.tokens.get(whole..).unwrap_or_default();
+        if let ([parent @ .., last], false) = (&mut sequence.blocks[..], rest.is_empty()) {
+            let parent = parent.last().copied();
+            *last = self.blocks.insert(sequence.long, parent, rest, *last);
+        }
+        // A state is left where a text may go on.
+        if !sequence.state.is_empty() && sequence.length > 0 {
+            let state = Arc::new(std::mem::take(&mut sequence.state));
+            for (position, state) in &sequence.checkpoints {
+                leave_state(&mut self.blocks, &sequence, *position, state);
+            }
+            leave_state(&mut self.blocks, &sequence, sequence.length, &state);
+        }
+        for block in sequence.blocks.iter().rev() {
+            self.blocks.release(*block);
+        }
+        Ok(())
+    }
+
+    /// Ends a sequence of which nothing is to be found again.
+    pub(crate) fn discard(&mut self, id: SequenceId) -> Result<(), EngineError> {
         self.truncate(id, 0)?;
         self.sequences[id.0 as usize] = None;
         Ok(())
+    }
+
+    /// Ends all sequences and forgets all tokens.
+    pub(crate) fn clear(&mut self) {
+        self.sequences.clear();
+        self.blocks = Blocks::new(self.blocks.count());
+    }
+}
+
+/// Leaves a state in the block that has the token before `position`, where that is in the trie.
+fn leave_state(blocks: &mut Blocks, sequence: &Sequence, position: usize, state: &State) {
+    let Some(before) = position
+        .checked_sub(1)
+        .filter(|_| position <= sequence.tokens.len())
+    else {
+        return;
+    };
+    let count = before % POSITIONS_PER_BLOCK + 1;
+    if let Some(block) = sequence.blocks.get(before / POSITIONS_PER_BLOCK) {
+        blocks.leave_state(*block, count, state);
     }
 }
 
@@ -258,3 +423,6 @@ pub(crate) fn slab_bytes(spec: &ModelSpec, element: KvElement, tokens: usize) ->
     let block = lengths.sum::<u64>() * element.bytes() as u64;
     block.saturating_mul(blocks as u64)
 }
+
+#[cfg(test)]
+mod tests;

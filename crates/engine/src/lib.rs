@@ -7,6 +7,7 @@ mod error;
 mod forward;
 mod kv;
 mod memory;
+mod prefix;
 pub mod reference;
 pub mod sampler;
 pub mod spec;

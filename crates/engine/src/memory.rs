@@ -2,6 +2,7 @@
 
 use crate::buffers::Buffers;
 use crate::kv::{CHECKPOINTS, slab_bytes};
+use crate::prefix;
 use crate::spec::{Head, ModelSpec, names};
 use crate::{EngineError, MAX_BATCH};
 use dunlin_compute::{KvElement, packed_bytes};
@@ -14,7 +15,7 @@ pub struct MemoryPlan {
     pub weights: u64,
     /// Keys and values of a full context.
     pub kv_cache: u64,
-    /// States of recurrent layers, of one sequence and its checkpoints.
+    /// States of recurrent layers: of one sequence and its checkpoints, and of texts that ended.
     pub states: u64,
     /// Work buffers.
     pub buffers: u64,
@@ -38,7 +39,7 @@ impl MemoryPlan {
         MemoryPlan {
             weights,
             kv_cache: slab_bytes(spec, kv_element, context_length),
-            states: spec.state_bytes() * (1 + CHECKPOINTS as u64),
+            states: spec.state_bytes() * (1 + CHECKPOINTS + prefix::STATES) as u64,
             buffers: Buffers::bytes(spec, largest_step),
         }
     }
