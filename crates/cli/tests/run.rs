@@ -29,7 +29,10 @@ fn json_has_the_promised_shape() {
             "prompt_tokens",
             "completion_tokens",
             "prompt_tokens_per_second",
-            "completion_tokens_per_second"
+            "completion_tokens_per_second",
+            "cached_prompt_tokens",
+            "drafted_tokens",
+            "accepted_tokens"
         ]
     );
     assert_eq!(answer["usage"]["completion_tokens"], 8);
@@ -234,4 +237,40 @@ fn models_that_cannot_be_had_have_their_own_exit_codes() {
     dunlin
         .run(&["run", &fixture("tiny-base.gguf"), "Hi"])
         .code(5);
+}
+
+#[test]
+fn guessing_changes_no_answer_and_says_how_often_it_was_right() {
+    let dunlin = Dunlin::new();
+    let text = "one two three one two three one two three one two";
+    let ask = |more: &[&str]| {
+        let args = [&["--json", "--raw", "--max-tokens", "40"], more, &[text]].concat();
+        let model = fixture("tiny.gguf");
+        let all = [&["run", model.as_str(), "--temperature", "0"], &args[..]].concat();
+        dunlin.run(&all).ok().json()
+    };
+    let plain = ask(&["--speculate", "off"]);
+    assert_eq!(plain["usage"]["drafted_tokens"], 0);
+    let draft = fixture("tiny.gguf");
+    for how in [
+        &[][..],
+        &["--speculate", "auto"],
+        &["--speculate", "lookup"],
+        &["--draft", draft.as_str()],
+    ] {
+        let found = ask(how);
+        assert_eq!(found["text"], plain["text"], "{how:?}");
+        let count = |what: &str| found["usage"][what].as_u64().unwrap();
+        assert!(count("accepted_tokens") <= count("drafted_tokens"));
+    }
+}
+
+#[test]
+fn a_draft_model_excludes_other_ways_to_guess() {
+    let draft = fixture("tiny.gguf");
+    let refused = answer(
+        &Dunlin::new(),
+        &["--draft", &draft, "--speculate", "off", "Hello"],
+    );
+    assert!(refused.code(2).stderr.contains("--draft"));
 }

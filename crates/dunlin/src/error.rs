@@ -103,6 +103,32 @@ pub enum Error {
         architecture: String,
     },
 
+    /// Guesses cannot be taken back.
+    #[error(
+        "a model of architecture {architecture} keeps a state that cannot go back behind a wrong guess: generate without speculation (`Speculation::Auto` or `Off`, on the command line `--speculate off`)"
+    )]
+    CannotSpeculate {
+        /// The architecture of the file.
+        architecture: String,
+    },
+
+    /// The draft model has other tokens.
+    #[error(
+        "the draft model has another vocabulary: token {id} is {draft_token:?} of its {draft_size} tokens, and {token:?} of the {size} tokens of the model that it was to guess for. Choose a small model of the same family, or generate without one"
+    )]
+    DraftVocabulary {
+        /// Tokens of the draft model.
+        draft_size: usize,
+        /// Tokens of the model.
+        size: usize,
+        /// The first token that differs.
+        id: u32,
+        /// Its text in the draft model; empty where there is none.
+        draft_token: String,
+        /// Its text in the model.
+        token: String,
+    },
+
     /// The model does not say how it embeds.
     #[error(
         "this model of architecture {architecture} was made for writing and does not say how its states become one vector: name a pooling (mean, cls or last) to embed with it all the same, or choose an embedding model (`dunlin catalog --capability embeddings`)"

@@ -8,9 +8,10 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
-use dunlin_engine::{Logits, Sampler, SamplerConfig, StopMatcher};
+use dunlin_engine::{EngineError, Logits, Sampler, SamplerConfig, StopMatcher};
 use dunlin_text::{DecodeStream, TokenId, Tokenizer};
 
+use crate::speculate::{MOST_TOKENS, Speculator};
 use crate::state::State;
 use crate::{Error, Lm, Prompt};
 
@@ -20,15 +21,19 @@ pub use outcome::{Completion, Event, FinishReason, Usage};
 impl Lm {
     /// Starts to continue a text or to answer a conversation. The returned iterator computes as it is asked for events.
     ///
-    /// Where the prompt begins as the last one (with its answer) did, only the rest is computed: a chat turn costs its
-    /// new tokens. The answer is the same as without: the scores of a token do not depend on how a text was cut into
+    /// Where the prompt begins as an earlier one (with its answer) did, only the rest is computed: a chat turn costs its
+    /// new tokens, also where several conversations take turns. Which tokens are kept is a matter of room: the least recently
+    /// used go first. The answer is the same as without: the scores of a token do not depend on how a text was cut into
     /// batches, to the last bit.
+    ///
+    /// For the same reason it does not depend on how tokens are guessed ([`GenerateOptions::speculation`]).
     ///
     /// Waits while another generation of this model is unfinished.
     ///
     /// # Errors
     /// [`Error::PromptTooLong`] and [`Error::EmptyPrompt`]; [`Error::NoChatTemplate`] and [`Error::Text`] for a
-    /// conversation; [`Error::Engine`] for sampling settings outside their ranges or an empty stop string.
+    /// conversation; [`Error::Engine`] for sampling settings outside their ranges or an empty stop string;
+    /// [`Error::CannotSpeculate`].
     pub fn generate(
         &self,
         prompt: &Prompt,
@@ -46,6 +51,7 @@ impl Lm {
             ..options.sampler.clone()
         })?;
         let stops = StopMatcher::new(&options.stop)?;
+        let speculator = Speculator::new(&options.speculation, self)?;
         let tokenizer = self.tokenizer().clone();
         let stream = match prompt {
             Prompt::Chat(_) => tokenizer.stream(),
@@ -63,6 +69,8 @@ impl Lm {
             tokenizer,
             stream: Some(stream),
             sampler,
+            speculator,
+            chosen: VecDeque::with_capacity(MOST_TOKENS),
             stops,
             options: options.clone(),
             context_length: self.context_length(),
@@ -99,6 +107,9 @@ pub struct Generation<'lm> {
     /// Taken at the end.
     stream: Option<DecodeStream>,
     sampler: Sampler,
+    speculator: Speculator,
+    /// Tokens that the last step gave and that are not part of the answer yet.
+    chosen: VecDeque<Result<TokenId, EngineError>>,
     stops: StopMatcher,
     options: GenerateOptions,
     context_length: usize,
@@ -185,30 +196,100 @@ impl Generation<'_> {
         if self.history.len() > self.context_length {
             return self.end(FinishReason::ContextFull);
         }
-        match self.compute()? {
+        if self.chosen.is_empty() {
+            self.compute()?;
+        }
+        match self.chosen.pop_front().transpose()? {
             None => Ok(()),
             Some(token) if self.ends_text(token) => self.end(FinishReason::EndOfText),
             Some(token) => self.take(token),
         }
     }
 
-    /// Computes the next tokens that are not computed yet; the token chosen after the last of them, if it is among them.
-    fn compute(&mut self) -> Result<Option<TokenId>, Error> {
+    /// Computes the next tokens that are not computed yet, guessed ones after them, and chooses the tokens that follow as far
+    /// as the guesses are right.
+    fn compute(&mut self) -> Result<(), Error> {
         let started = Instant::now();
-        let from = self.state.tokens().len();
-        let to = self.history.len().min(from + self.state.max_batch());
-        let is_last = to == self.history.len();
-        let wanted = if is_last { Logits::Last } else { Logits::None };
-        let (sampler, history) = (&mut self.sampler, &self.history);
-        // Rows of padding beyond the vocabulary stand for no text.
-        let vocab_size = self.tokenizer.vocab_size();
-        let mut chosen = None;
-        self.state.append(&history[from..to], wanted, |_, logits| {
-            let known = logits.len().min(vocab_size);
-            chosen = Some(sampler.sample(&mut logits[..known], history));
-        })?;
+        let (from, known) = (self.state.tokens().len(), self.history.len());
+        let to = known.min(from + self.state.max_batch());
+        if to < known {
+            self.state
+                .append(&self.history[from..to], Logits::None, |_, _| {})?;
+            self.count(from, started.elapsed());
+            return Ok(());
+        }
+        let limit = self.most_guesses(known - from);
+        let result = self.speculate(from, limit);
+        self.history.truncate(known);
+        let guessed = result?;
+        let right = self.chosen.len().saturating_sub(1);
+        self.state.cut(known + right)?;
+        self.usage.drafted_tokens += guessed;
+        self.usage.accepted_tokens += right;
         self.count(from, started.elapsed());
-        Ok(chosen.transpose()?)
+        let chosen = self.chosen.iter().map_while(|token| token.as_ref().ok());
+        self.speculator.learn(chosen.copied());
+        Ok(())
+    }
+
+    /// Appends guesses to the text, and computes it from `from` on. Returns how many were made.
+    fn speculate(&mut self, from: usize, limit: usize) -> Result<usize, Error> {
+        let known = self.history.len();
+        self.speculator
+            .propose(&mut self.history, limit, self.state.step_costs())?;
+        let started = Instant::now();
+        self.verify(from)?;
+        let guessed = self.history.len() - known;
+        if known - from == 1 {
+            self.state.learn_cost(1 + guessed, started.elapsed());
+        }
+        Ok(guessed)
+    }
+
+    /// Guesses that a step of `tokens` known ones may have: as many as fit the context, the answer and the step. None with a
+    /// piece of the prompt, whose scores are not wanted.
+    fn most_guesses(&self, tokens: usize) -> usize {
+        if tokens > 1 {
+            return 0;
+        }
+        let length = self.history.len();
+        let asked = self
+            .options
+            .max_tokens
+            .map_or(usize::MAX, |limit| limit - self.usage.completion_tokens - 1);
+        (self.context_length - length)
+            .min(self.state.max_batch() - tokens)
+            .min(asked)
+    }
+
+    /// Appends the tokens from `from` on, and chooses the token after the last known one, and after each guess that is what
+    /// was chosen. The text has the guesses at its end, so that each choice sees the history that it would have without.
+    fn verify(&mut self, from: usize) -> Result<(), Error> {
+        let (sampler, history, chosen) = (&mut self.sampler, &self.history, &mut self.chosen);
+        let tokenizer = &self.tokenizer;
+        let ends_text =
+            |token| !self.options.ignore_end_of_text && tokenizer.is_end_of_generation(token);
+        // Rows of padding beyond the vocabulary stand for no text.
+        let vocab_size = tokenizer.vocab_size();
+        let wanted = match history.len() - from {
+            1 => Logits::Last,
+            _ => Logits::All,
+        };
+        let mut is_open = true;
+        self.state
+            .append(&history[from..], wanted, |position, logits| {
+                if !is_open {
+                    return;
+                }
+                let known = logits.len().min(vocab_size);
+                let next = position + 1;
+                let token = sampler.sample(&mut logits[..known], &history[..next]);
+                is_open = token
+                    .as_ref()
+                    .is_ok_and(|token| history.get(next) == Some(token) && !ends_text(*token));
+                chosen.push_back(token);
+            })?;
+        Ok(())
     }
 
     fn count(&mut self, from: usize, elapsed: Duration) {

@@ -37,6 +37,7 @@ mod lm;
 mod load;
 mod prompt;
 mod rerank;
+mod speculate;
 mod state;
 mod tokenizer_file;
 
@@ -57,6 +58,7 @@ pub use lm::Lm;
 pub use load::{DEFAULT_CONTEXT_LENGTH, LoadEvent, LoadOptions};
 pub use prompt::{Message, Prompt, TemplateOptions};
 pub use rerank::{RerankOptions, Reranker};
+pub use speculate::{DraftLength, DraftModel, Speculation};
 pub use tokenizer_file::TokenizerFile;
 
 pub use dunlin_compute::{KvElement, Tier};

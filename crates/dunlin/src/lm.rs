@@ -117,13 +117,13 @@ impl Lm {
         Ok(dunlin_format::validate(path)?)
     }
 
-    /// Forgets the prompt state: the tokens of the last generation, whose keys and values the next one would use as far
-    /// as it begins in the same way. (The files of models are in [`Cache`](crate::Cache).)
+    /// Forgets the tokens of earlier prompts and answers, whose keys and values the next generation would use as far as it
+    /// begins in the same way as one of them. (The files of models are in [`Cache`](crate::Cache).)
     pub fn clear_cache(&self) {
         self.lock().clear();
     }
 
-    /// Tokens of prompt and answer whose keys and values are kept at present.
+    /// Tokens of the last prompt and its answer whose keys and values are kept at present.
     #[must_use]
     pub fn cached_tokens(&self) -> usize {
         self.lock().tokens().len()

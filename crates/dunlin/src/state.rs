@@ -1,10 +1,13 @@
-//! The engine with the one sequence that generations continue.
+//! The engine with the one sequence that a generation continues. What earlier ones have left is found again by their tokens.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dunlin_engine::{Chunk, Engine, EngineError, Input, Logits, Pooling, SequenceId};
 use dunlin_format::Gguf;
 use dunlin_text::TokenId;
+
+use crate::speculate::StepCosts;
 
 /// An engine and the tokens whose keys and values its sequence holds.
 pub(crate) struct State {
@@ -14,6 +17,7 @@ pub(crate) struct State {
     mapped: bool,
     sequence: Option<SequenceId>,
     tokens: Vec<TokenId>,
+    step_costs: StepCosts,
 }
 
 impl State {
@@ -24,6 +28,7 @@ impl State {
             mapped,
             sequence: None,
             tokens: Vec::new(),
+            step_costs: StepCosts::default(),
         }
     }
 
@@ -37,13 +42,11 @@ impl State {
         self.engine.max_batch()
     }
 
-    /// Forgets all tokens and gives the sequence's memory back.
+    /// Forgets all tokens, those of earlier prompts and answers, too.
     pub(crate) fn clear(&mut self) {
         self.tokens.clear();
-        if let Some(sequence) = self.sequence.take() {
-            // The engine knows every sequence that it gave out and that was not removed.
-            let _ = self.engine.remove_sequence(sequence);
-        }
+        self.sequence = None;
+        self.engine.clear_cache();
     }
 
     /// The embedding of each whole sequence. The prompt state is forgotten: the cache must hold the sequences.
@@ -66,22 +69,37 @@ impl State {
         scores
     }
 
-    /// Keeps of the tokens those with which `prompt` begins, too, and leaves at least its last one to be computed,
-    /// because the scores that follow it are wanted. Returns how many are kept: fewer than those in a model with recurrent
-    /// layers, whose state only goes back to the end of an earlier prompt or piece of a prompt.
+    /// Begins a prompt with what the cache knows of it from earlier prompts and answers, and leaves at least its last token to
+    /// be computed, because the scores that follow it are wanted. Returns how many tokens are known: fewer in a model with
+    /// recurrent layers, which only goes on from the end of an earlier prompt, piece of a prompt, or answer.
     pub(crate) fn reuse(&mut self, prompt: &[TokenId]) -> Result<usize, EngineError> {
-        let same = self
-            .tokens
-            .iter()
-            .zip(prompt)
-            .take_while(|(kept, wanted)| kept == wanted)
-            .count();
-        let same = same.min(prompt.len().saturating_sub(1));
-        let sequence = self.sequence();
-        let kept = self.engine.truncate_sequence(sequence, same)?;
-        self.engine.expect_tokens(sequence, prompt.len())?;
-        self.tokens.truncate(kept);
-        Ok(kept)
+        if let Some(sequence) = self.sequence.take() {
+            self.engine.remove_sequence(sequence)?;
+        }
+        let (sequence, known) = self.engine.create_sequence_with_prefix(prompt);
+        self.sequence = Some(sequence);
+        self.tokens.clear();
+        self.tokens.extend_from_slice(&prompt[..known]);
+        Ok(known)
+    }
+
+    /// Forgets the tokens from `length` on. For models that can go back to any length.
+    pub(crate) fn cut(&mut self, length: usize) -> Result<(), EngineError> {
+        if let Some(sequence) = self.sequence.filter(|_| length < self.tokens.len()) {
+            let left = self.engine.truncate_sequence(sequence, length)?;
+            self.tokens.truncate(left);
+        }
+        Ok(())
+    }
+
+    /// What steps take on this machine.
+    pub(crate) fn step_costs(&self) -> &StepCosts {
+        &self.step_costs
+    }
+
+    /// Learns what a step of this many tokens took.
+    pub(crate) fn learn_cost(&mut self, tokens: usize, elapsed: Duration) {
+        self.step_costs.learn(tokens, elapsed.as_secs_f64());
     }
 
     fn sequence(&mut self) -> SequenceId {

@@ -45,7 +45,7 @@ fn text_comes_in_pieces_and_ends_with_reason_and_usage() {
         (
             usage.cached_prompt_tokens,
             usage.completion_tokens,
-            usage.completion_steps
+            usage.completion_steps + usage.accepted_tokens
         ),
         (0, 24, 23)
     );

@@ -22,8 +22,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use dunlin::{
-    DeviceConfiguration, Hub, HubConfig, HubError, Lm, LoadEvent, LoadOptions, ModelRef,
-    TokenizerFile,
+    DeviceConfiguration, DraftModel, Hub, HubConfig, HubError, Lm, LoadEvent, LoadOptions,
+    ModelRef, TokenizerFile,
 };
 
 use crate::args::{Cli, Command, Global, Kv, LoadArgs};
@@ -92,6 +92,29 @@ fn load(model: &str, args: &LoadArgs, kv: Kv, global: Global, terminal: &Termina
     options.yarn_factor = args.yarn;
     options.mapped_weights = args.mmap_weights;
     Lm::load(model.clone(), options).with_context(|| format!("{model} cannot be loaded"))
+}
+
+/// Loads a model that guesses for another one, with its context.
+fn load_draft(
+    model: &str,
+    args: &LoadArgs,
+    context_length: usize,
+    global: Global,
+    terminal: &Terminal,
+) -> Result<DraftModel> {
+    let model = reference(model)?;
+    let mut view = ProgressView::new(terminal);
+    let mut device = DeviceConfiguration::cpu();
+    device.threads = args.threads;
+    let info = Lm::open_metadata(&model, &mut options(global, &mut view))?;
+    let context_length = info
+        .context_length
+        .map_or(context_length, |own| own.min(context_length));
+    let options = options(global, &mut view)
+        .with_device(device)
+        .with_context_length(context_length);
+    DraftModel::load(model.clone(), options)
+        .with_context(|| format!("{model} cannot be loaded as draft model"))
 }
 
 /// Opens tokenizer and chat template of a model, fetching it where it is not here.

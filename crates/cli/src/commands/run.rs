@@ -3,10 +3,10 @@
 use std::mem::ManuallyDrop;
 
 use anyhow::{Result, anyhow};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use dunlin::{
-    CancelToken, EngineError, Error, Event, FinishReason, GenerateOptions, Lm, Message, Prompt,
-    SamplerConfig, Usage,
+    CancelToken, DraftLength, EngineError, Error, Event, FinishReason, GenerateOptions, Lm,
+    Message, Prompt, SamplerConfig, Speculation, Usage,
 };
 use serde_json::json;
 
@@ -26,14 +26,15 @@ Examples:
   git diff | dunlin run qwen2.5-coder:0.5b --system \"Write a commit message for this diff.\"
   dunlin run gemma3:270m --raw --max-tokens 64 \"Once upon a time\"
   dunlin run smollm2:135m --json --seed 7 \"Say hello\"
+  dunlin run qwen2.5-coder:0.5b --verbose --draft ./draft.gguf \"Write quicksort in Python\"
   dunlin run smollm2:135m                       chat; /help shows its commands
 
 The prompt is the argument, else stdin (its last line end left out), else typed in a chat. Ctrl-C stops an answer; in \
 a chat the program goes on.
 
 With --json: {\"text\",\"finish_reason\",\"usage\":{\"prompt_tokens\",\"completion_tokens\",\"prompt_tokens_per_second\", \
-\"completion_tokens_per_second\"}}; finish_reason is stop, length or cancelled. Without it the answer streams to stdout \
-as it is made, and a line end follows where it has none.";
+\"completion_tokens_per_second\",\"cached_prompt_tokens\",\"drafted_tokens\",\"accepted_tokens\"}}; finish_reason is \
+stop, length or cancelled. Without it the answer streams to stdout as it is made, and a line end follows where it has none.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -103,6 +104,35 @@ pub(super) struct GenerateArgs {
     /// End the answer before this text; may be given several times
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
+    /// How tokens are guessed to compute several at once; the answer does not depend on it
+    #[arg(long, value_enum, value_name = "HOW", default_value_t = Speculate::Auto)]
+    speculate: Speculate,
+    /// A small model with the same vocabulary that guesses tokens; the answer does not depend on it
+    #[arg(long, value_name = "MODEL", conflicts_with = "speculate")]
+    draft: Option<String>,
+}
+
+/// How tokens are guessed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Speculate {
+    /// From what followed the same words before, where the model allows it
+    Auto,
+    /// Not at all
+    Off,
+    /// As auto, and an error where the model does not allow it
+    Lookup,
+}
+
+impl From<Speculate> for Speculation {
+    fn from(how: Speculate) -> Self {
+        match how {
+            Speculate::Auto => Speculation::Auto,
+            Speculate::Off => Speculation::Off,
+            Speculate::Lookup => Speculation::PromptLookup {
+                length: DraftLength::Adaptive,
+            },
+        }
+    }
 }
 
 impl GenerateArgs {
@@ -122,6 +152,7 @@ impl GenerateArgs {
         options.max_tokens = self.max_tokens;
         options.seed = self.seed;
         options.stop.clone_from(&self.stop);
+        options.speculation = self.speculate.into();
         options
     }
 }
@@ -157,6 +188,14 @@ pub(crate) fn execute(args: &RunArgs, global: Global, terminal: &Terminal) -> Re
         terminal,
     )?);
     lm.check_writes()?;
+    if let Some(draft) = &args.generate.draft {
+        let model = super::load_draft(draft, &args.load, lm.context_length(), global, terminal)?;
+        model.check_vocabulary(lm.tokenizer())?;
+        options.speculation = Speculation::Draft {
+            model,
+            length: DraftLength::Adaptive,
+        };
+    }
     if !is_raw {
         require_template(&lm, &args.model)?;
     }
@@ -179,6 +218,9 @@ pub(crate) fn execute(args: &RunArgs, global: Global, terminal: &Terminal) -> Re
                 "completion_tokens": usage.completion_tokens,
                 "prompt_tokens_per_second": usage.prompt_tokens_per_second(),
                 "completion_tokens_per_second": usage.completion_tokens_per_second(),
+                "cached_prompt_tokens": usage.cached_prompt_tokens,
+                "drafted_tokens": usage.drafted_tokens,
+                "accepted_tokens": usage.accepted_tokens,
             },
         }))?;
     } else {
@@ -285,8 +327,12 @@ pub(super) fn say_usage(usage: &Usage, terminal: &Terminal) {
         0 => String::new(),
         kept => format!(", {kept} of them kept from before"),
     };
+    let guessed = match usage.drafted_tokens {
+        0 => String::new(),
+        guessed => format!(" ({} of {guessed} guesses right)", usage.accepted_tokens),
+    };
     terminal.say(format_args!(
-        "prompt: {} tokens{kept}, {:.1} tokens/s; answer: {} tokens, {:.1} tokens/s; seed {}",
+        "prompt: {} tokens{kept}, {:.1} tokens/s; answer: {} tokens, {:.1} tokens/s{guessed}; seed {}",
         usage.prompt_tokens,
         usage.prompt_tokens_per_second(),
         usage.completion_tokens,

@@ -25,6 +25,12 @@ impl Simd for AvxVnni {
     avx2_operations!();
 
     #[inline(always)]
+    fn add_pair(self, acc: __m256i, w: __m256i, a: __m256i) -> __m256i {
+        // SAFETY: `self` proves the features.
+        unsafe { _mm256_dpwssd_avx_epi32(acc, w, a) }
+    }
+
+    #[inline(always)]
     unsafe fn dot_unsigned<const DEPTH: usize>(self, w: &[__m256i; 4], a: *const i8) -> __m256i {
         let mut sum = _mm256_setzero_si256();
         for (step, &w) in w.iter().enumerate() {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use dunlin_engine::SamplerConfig;
 
-use crate::TemplateOptions;
+use crate::{Speculation, TemplateOptions};
 
 /// How an answer is generated. Every field has a default; the builder methods set one each.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +23,8 @@ pub struct GenerateOptions {
     pub template: TemplateOptions,
     /// Ends the generation from another thread or a signal handler.
     pub cancel: CancelToken,
+    /// How tokens are guessed to compute several at once. The answer does not depend on it.
+    pub speculation: Speculation,
     /// Go on after end-of-generation tokens, to the length asked for (for measurements).
     pub ignore_end_of_text: bool,
 }
@@ -79,6 +81,13 @@ impl GenerateOptions {
     #[must_use]
     pub fn with_template(mut self, template: TemplateOptions) -> Self {
         self.template = template;
+        self
+    }
+
+    /// With this way to guess tokens.
+    #[must_use]
+    pub fn with_speculation(mut self, speculation: Speculation) -> Self {
+        self.speculation = speculation;
         self
     }
 

@@ -54,9 +54,13 @@ pub struct Usage {
     pub cached_prompt_tokens: usize,
     /// Tokens of the answer, without an end-of-generation token.
     pub completion_tokens: usize,
-    /// Tokens that were computed after the prompt. (The prompt's own last step gives the first token of the answer, and
-    /// the last token is computed only if another one follows.)
+    /// Steps after the prompt. Each gives a token, and one more for each guess that was right. (The prompt's own last step
+    /// gives the first token of the answer, and the last token is computed only if another one follows.)
     pub completion_steps: usize,
+    /// Tokens that were guessed to compute several in a step ([`Speculation`](crate::Speculation)).
+    pub drafted_tokens: usize,
+    /// Guesses that were right.
+    pub accepted_tokens: usize,
     /// Seconds for the prompt.
     pub prompt_seconds: f64,
     /// Seconds for the steps after it.
@@ -78,7 +82,10 @@ impl Usage {
     /// Speed of the answer; 0 where nothing was computed after the prompt.
     #[must_use]
     pub fn completion_tokens_per_second(&self) -> f64 {
-        rate(self.completion_steps, self.completion_seconds)
+        rate(
+            self.completion_steps + self.accepted_tokens,
+            self.completion_seconds,
+        )
     }
 }
 
