@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn guesses_that_are_always_right_fill_the_step() {
-        let best = |most| best_length([1.0; 100].into_iter().take(most), 0.0, &costs(0.2));
+        let best = |most| best_length([1.0; 100].into_iter().take(most), 0.0, &costs(0.1));
         assert_eq!((best(100), best(5)), (MOST_TOKENS - 1, 5));
     }
 
