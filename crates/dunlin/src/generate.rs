@@ -238,7 +238,7 @@ impl Generation<'_> {
         self.speculator
             .propose(&mut self.history, limit, self.state.step_costs())?;
         let started = Instant::now();
-        self.verify(from)?;
+        self.verify(from, known)?;
         let guessed = self.history.len() - known;
         if known - from == 1 {
             self.state.learn_cost(1 + guessed, started.elapsed());
@@ -264,16 +264,17 @@ impl Generation<'_> {
 
     /// Appends the tokens from `from` on, and chooses the token after the last known one, and after each guess that is what
     /// was chosen. The text has the guesses at its end, so that each choice sees the history that it would have without.
-    fn verify(&mut self, from: usize) -> Result<(), Error> {
+    fn verify(&mut self, from: usize, known: usize) -> Result<(), Error> {
         let (sampler, history, chosen) = (&mut self.sampler, &self.history, &mut self.chosen);
         let tokenizer = &self.tokenizer;
         let ends_text =
             |token| !self.options.ignore_end_of_text && tokenizer.is_end_of_generation(token);
         // Rows of padding beyond the vocabulary stand for no text.
         let vocab_size = tokenizer.vocab_size();
-        let wanted = match history.len() - from {
-            1 => Logits::Last,
-            _ => Logits::All,
+        // Guesses follow a single known token.
+        let wanted = match history.len() == known {
+            true => Logits::Last,
+            false => Logits::All,
         };
         let mut is_open = true;
         self.state
