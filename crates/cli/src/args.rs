@@ -137,13 +137,17 @@ pub(crate) enum Kv {
     F16,
     /// The exact values
     F32,
+    /// About half of F16's: 8-bit codes with a scale for each 32 numbers
+    #[value(name = "q8_0")]
+    Q8_0,
 }
 
-impl Kv {
-    pub(crate) fn element(self) -> KvElement {
-        match self {
+impl From<Kv> for KvElement {
+    fn from(kv: Kv) -> Self {
+        match kv {
             Kv::F16 => KvElement::F16,
             Kv::F32 => KvElement::F32,
+            Kv::Q8_0 => KvElement::Q8_0,
         }
     }
 }

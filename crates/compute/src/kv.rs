@@ -4,14 +4,20 @@
 //! `[head_dim_k, 32]`, so that scores of 32 positions come out as 4 vectors without sums across lanes, and its values as they
 //! are, `[32, head_dim_v]`. A sequence is a list of block numbers; blocks can be shared.
 
+pub(crate) mod element;
+
 use crate::pool::{Pool, SendPtr};
 use crate::simd::{Kernel, Simd};
 use crate::tier::Tier;
+use element::{Element, F16, F32, Q8};
+use std::marker::PhantomData;
 
 /// Positions in a block of the cache.
 pub const POSITIONS_PER_BLOCK: usize = 32;
 /// Rows that one thread stores before the next are handed out.
 const STORED_IN_TURN: usize = 16;
+/// Bytes of a cache line: blocks begin at one.
+pub(crate) const LINE: usize = 64;
 
 /// The number type of a cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,14 +26,27 @@ pub enum KvElement {
     F16,
     /// Exact, for comparisons.
     F32,
+    /// 8-bit codes with one half-precision scale for each 32 elements of a key or value, as GGUF's type of that name.
+    Q8_0,
 }
 
 impl KvElement {
-    /// Bytes of a number.
-    pub fn bytes(self) -> usize {
+    /// Its name in the field.
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
-            KvElement::F16 => 2,
-            KvElement::F32 => 4,
+            KvElement::F16 => "F16",
+            KvElement::F32 => "F32",
+            KvElement::Q8_0 => "Q8_0",
+        }
+    }
+
+    /// Bytes of one key-value head's part of a block.
+    pub(crate) fn head_bytes(self, layout: KvLayout) -> usize {
+        match self {
+            KvElement::F16 => F16::head_bytes(layout),
+            KvElement::F32 => F32::head_bytes(layout),
+            KvElement::Q8_0 => Q8::head_bytes(layout),
         }
     }
 }
@@ -44,40 +63,39 @@ pub struct KvLayout {
 }
 
 impl KvLayout {
-    pub(crate) fn head_len(self) -> usize {
-        POSITIONS_PER_BLOCK * (self.head_dim_k + self.head_dim_v)
+    /// Bytes of a block of [`POSITIONS_PER_BLOCK`] positions.
+    #[must_use]
+    pub fn block_bytes(self, element: KvElement) -> usize {
+        self.heads * element.head_bytes(self)
     }
 
-    /// Numbers in a block.
-    pub fn block_len(self) -> usize {
-        self.heads * self.head_len()
+    /// Elements of a value in the cache: whole vectors, the last filled up with zeros.
+    pub(crate) fn padded_v(self) -> usize {
+        self.head_dim_v.next_multiple_of(8)
     }
 }
 
 /// The cache of one layer: blocks of keys and values of any number of sequences.
 pub struct KvSlab {
     pub(crate) layout: KvLayout,
+    pub(crate) element: KvElement,
     pub(crate) blocks: usize,
-    pub(crate) data: Data,
-}
-
-pub(crate) enum Data {
-    F16(Vec<u16>),
-    F32(Vec<f32>),
+    bytes: Vec<u8>,
+    /// Where the first block begins, so that it does at a cache line.
+    start: usize,
 }
 
 impl KvSlab {
     /// A slab of `blocks` blocks. The operating system gives the memory when it is first written.
     pub fn new(layout: KvLayout, element: KvElement, blocks: usize) -> Self {
-        let len = layout.block_len() * blocks;
-        let data = match element {
-            KvElement::F16 => Data::F16(vec![0; len]),
-            KvElement::F32 => Data::F32(vec![0.0; len]),
-        };
+        let bytes = vec![0; layout.block_bytes(element) * blocks + LINE];
+        let start = bytes.as_ptr().align_offset(LINE);
         KvSlab {
             layout,
+            element,
             blocks,
-            data,
+            bytes,
+            start,
         }
     }
 
@@ -86,18 +104,20 @@ impl KvSlab {
     /// # Panics
     /// If a block lies outside the slab.
     pub fn copy_block(&mut self, from: u32, to: u32) {
-        let len = self.layout.block_len();
+        let len = self.layout.block_bytes(self.element);
+        let blocks = &mut self.bytes[self.start..];
         let from = from as usize * len..(from as usize + 1) * len;
-        let to = to as usize * len;
-        match &mut self.data {
-            Data::F16(data) => data.copy_within(from, to),
-            Data::F32(data) => data.copy_within(from, to),
-        }
+        blocks.copy_within(from, to as usize * len);
     }
 
     /// The shape of its keys and values.
     pub fn layout(&self) -> KvLayout {
         self.layout
+    }
+
+    /// All blocks, one after the other.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes[self.start..]
     }
 }
 
@@ -135,130 +155,59 @@ pub fn store_kv(
             .any(|(i, place)| places[..i].contains(place));
         assert!(!twice, "a place for every row");
     }
-    match &mut slab.data {
-        Data::F16(data) => store_all(pool, tier, layout, data, places, k, v),
-        Data::F32(data) => store_all(pool, tier, layout, data, places, k, v),
-    }
-}
-
-fn store_all<E: Element>(
-    pool: &Pool,
-    tier: Tier,
-    layout: KvLayout,
-    data: &mut [E],
-    places: &[(u32, u32)],
-    k: &[f32],
-    v: &[f32],
-) {
-    let (k_len, v_len) = (
-        layout.heads * layout.head_dim_k,
-        layout.heads * layout.head_dim_v,
-    );
-    let out = SendPtr(data.as_mut_ptr());
+    let block_bytes = layout.block_bytes(slab.element);
+    let out = SendPtr(slab.bytes[slab.start..].as_mut_ptr());
+    let element = slab.element;
     pool.for_each(places.len(), STORED_IN_TURN, |i| {
         let (block, offset) = places[i];
-        // SAFETY: `store_kv` checked that the place lies in the slab, and that several threads get distinct ones.
-        let block = unsafe { out.get().add(block as usize * layout.block_len()) };
         let (k, v) = (&k[i * k_len..][..k_len], &v[i * v_len..][..v_len]);
-        tier.run(Store {
-            layout,
-            block,
-            offset: offset as usize,
-            k,
-            v,
-        });
+        // SAFETY: the place lies in the slab, and several threads get distinct ones.
+        let block = unsafe { out.get().add(block as usize * block_bytes) };
+        let offset = offset as usize;
+        match element {
+            KvElement::F16 => tier.run(Store::<F16>::new(layout, block, offset, k, v)),
+            KvElement::F32 => tier.run(Store::<F32>::new(layout, block, offset, k, v)),
+            KvElement::Q8_0 => tier.run(Store::<Q8>::new(layout, block, offset, k, v)),
+        }
     });
 }
 
+/// Writes the keys and values of a position, of all heads.
 struct Store<'a, E> {
     layout: KvLayout,
-    block: *mut E,
+    block: *mut u8,
     offset: usize,
     k: &'a [f32],
     v: &'a [f32],
+    element: PhantomData<E>,
+}
+
+impl<'a, E: Element> Store<'a, E> {
+    fn new(layout: KvLayout, block: *mut u8, offset: usize, k: &'a [f32], v: &'a [f32]) -> Self {
+        Store {
+            layout,
+            block,
+            offset,
+            k,
+            v,
+            element: PhantomData,
+        }
+    }
 }
 
 impl<E: Element> Kernel for Store<'_, E> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let KvLayout {
-            head_dim_k,
-            head_dim_v,
-            ..
-        } = self.layout;
-        for (h, (k, v)) in self
-            .k
-            .chunks_exact(head_dim_k)
-            .zip(self.v.chunks_exact(head_dim_v))
-            .enumerate()
-        {
+        let layout = self.layout;
+        let keys = self.k.chunks_exact(layout.head_dim_k);
+        let values = self.v.chunks_exact(layout.head_dim_v);
+        for (h, (k, v)) in keys.zip(values).enumerate() {
             // SAFETY: the head lies in the block, and the offset is below `POSITIONS_PER_BLOCK`.
             unsafe {
-                let keys = self.block.add(h * self.layout.head_len());
-                let values = keys.add(POSITIONS_PER_BLOCK * head_dim_k);
-                for (at, x) in k.chunks(8).enumerate() {
-                    for (d, x) in E::convert(s, x).into_iter().take(x.len()).enumerate() {
-                        *keys.add((8 * at + d) * POSITIONS_PER_BLOCK + self.offset) = x;
-                    }
-                }
-                for (at, x) in v.chunks(8).enumerate() {
-                    let converted = E::convert(s, x);
-                    let target = values.add(self.offset * head_dim_v + 8 * at);
-                    std::ptr::copy_nonoverlapping(converted.as_ptr(), target, x.len());
-                }
+                let head = self.block.add(h * E::head_bytes(layout));
+                E::store(s, head, layout, self.offset, k, v);
             }
         }
-    }
-}
-
-/// A number type that a cache can have.
-pub(crate) trait Element: Copy + Send + Sync {
-    fn convert<S: Simd>(s: S, x: &[f32]) -> [Self; 8];
-    /// # Safety
-    /// `p` has 8 elements.
-    unsafe fn load<S: Simd>(s: S, p: *const Self) -> S::F;
-    fn to_f32(self) -> f32;
-}
-
-#[inline(always)]
-fn padded(x: &[f32]) -> [f32; 8] {
-    let mut out = [0.0; 8];
-    out[..x.len()].copy_from_slice(x);
-    out
-}
-
-impl Element for u16 {
-    #[inline(always)]
-    fn convert<S: Simd>(s: S, x: &[f32]) -> [u16; 8] {
-        let mut out = [0; 8];
-        // SAFETY: both arrays have 8 elements.
-        unsafe { s.store_f16(out.as_mut_ptr(), s.load(padded(x).as_ptr())) };
-        out
-    }
-    #[inline(always)]
-    unsafe fn load<S: Simd>(s: S, p: *const u16) -> S::F {
-        // SAFETY: the caller's promise.
-        unsafe { s.load_f16(p) }
-    }
-    #[inline(always)]
-    fn to_f32(self) -> f32 {
-        half::f16::from_bits(self).to_f32()
-    }
-}
-
-impl Element for f32 {
-    #[inline(always)]
-    fn convert<S: Simd>(_: S, x: &[f32]) -> [f32; 8] {
-        padded(x)
-    }
-    #[inline(always)]
-    unsafe fn load<S: Simd>(s: S, p: *const f32) -> S::F {
-        // SAFETY: the caller's promise.
-        unsafe { s.load(p) }
-    }
-    #[inline(always)]
-    fn to_f32(self) -> f32 {
-        self
     }
 }

@@ -22,7 +22,7 @@ mod simd;
 mod tier;
 
 pub use activations::{Activations, Precision};
-pub use attention::{Attention, AttentionJob, Sight, attend};
+pub use attention::{Attention, AttentionJob, AttentionScratch, Sight, attend};
 pub use elementwise::{
     Nonlinearity, activate_in_place, add_assign, gate, layer_norm, layer_norm_in_place, rms_norm,
     rms_norm_in_place, rope_in_place, rope_table, scale_in_place, sigmoid_gate,

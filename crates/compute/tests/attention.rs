@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use dunlin_compute::{
-    Attention, AttentionJob, KvElement, KvLayout, KvSlab, POSITIONS_PER_BLOCK, Pool, Sight, Tier,
-    attend, store_kv,
+    Attention, AttentionJob, AttentionScratch, KvElement, KvLayout, KvSlab, POSITIONS_PER_BLOCK,
+    Pool, Sight, Tier, attend, store_kv,
 };
 
 fn wave(i: usize, phase: f32) -> f32 {
@@ -118,7 +118,10 @@ impl Batch {
             q,
             out: &mut out,
         };
-        attend(&pool, tier, layer);
+        let positions = self.blocks.len() * POSITIONS_PER_BLOCK;
+        let layers = [(self.heads, self.layout)];
+        let mut scratch = AttentionScratch::new(threads, tokens, positions, layers);
+        attend(&pool, tier, &mut scratch, layer);
         out
     }
 
@@ -174,23 +177,80 @@ impl Batch {
     }
 }
 
+/// The bounds are those of the cache's numbers: keys and values are at most 1.5, scores a sum over `head_dim_k` of them.
 fn check(tier: Tier, element: KvElement, bound: f64, case: &Case) {
     let batch = Batch::new(tier, element, case, &[(case.past, case.tokens)]);
-    let out = batch.attend(tier, 2, &batch.jobs, &batch.all_queries());
-    for (i, (got, want)) in out
-        .iter()
-        .zip(batch.definition(&batch.texts[0]))
-        .enumerate()
-    {
-        let width = case.layout.head_dim_v;
-        assert!(
-            (f64::from(*got) - want).abs() < bound,
-            "{} {element:?} token {} head {} dim {}: {got}, not {want}",
-            tier.name(),
-            i / width / case.heads,
-            i / width % case.heads,
-            i % width,
-        );
+    let want = batch.definition(&batch.texts[0]);
+    for threads in [1, 2, 5] {
+        let out = batch.attend(tier, threads, &batch.jobs, &batch.all_queries());
+        for (i, (got, want)) in out.iter().zip(&want).enumerate() {
+            let width = case.layout.head_dim_v;
+            assert!(
+                (f64::from(*got) - want).abs() < bound,
+                "{} {element:?} token {} head {} dim {}: {got}, not {want}",
+                tier.name(),
+                i / width / case.heads,
+                i / width % case.heads,
+                i % width,
+            );
+        }
+    }
+}
+
+/// A row is computed by the same operations in the same order whatever is computed with it: cutting a text into pieces, as
+/// batches do, and sharing its positions out to threads change no bit.
+#[test]
+fn a_row_is_the_same_to_the_last_bit_in_any_batch_and_on_any_number_of_threads() {
+    let layout = |heads, head_dim| KvLayout {
+        heads,
+        head_dim_k: head_dim,
+        head_dim_v: head_dim,
+    };
+    for (layout, heads, sight) in [
+        (layout(2, 64), 14, Sight::Causal { window: None }),
+        (layout(1, 256), 4, Sight::Causal { window: Some(200) }),
+        (layout(3, 64), 9, Sight::Causal { window: None }),
+        (layout(4, 80), 4, Sight::Causal { window: Some(96) }),
+    ] {
+        let case = Case {
+            layout,
+            heads,
+            past: 0,
+            tokens: 0,
+            sight,
+            softcap: None,
+        };
+        for tier in Tier::available() {
+            for element in [KvElement::F16, KvElement::F32, KvElement::Q8_0] {
+                let batch = Batch::new(tier, element, &case, &[(0, 700)]);
+                let q = batch.all_queries();
+                let whole = batch.attend(tier, 1, &batch.jobs, &q);
+                let (q_len, out_len) = (heads * layout.head_dim_k, heads * layout.head_dim_v);
+                for (threads, pieces) in [
+                    (1, &[256, 256, 188][..]),
+                    (2, &[699, 1]),
+                    (3, &[1, 2, 3, 4, 5, 100, 300, 280, 1, 1, 1, 2]),
+                ] {
+                    let mut past = 0;
+                    for &tokens in pieces {
+                        let job = AttentionJob {
+                            tokens,
+                            first_position: past,
+                            first_block: 0,
+                        };
+                        let q = &q[past * q_len..][..tokens * q_len];
+                        let piece = batch.attend(tier, threads, &[job], q);
+                        let want = &whole[past * out_len..][..tokens * out_len];
+                        let same = piece
+                            .iter()
+                            .zip(want)
+                            .all(|(a, b)| a.to_bits() == b.to_bits());
+                        assert!(same, "{} {element:?} {layout:?} {job:?}", tier.name());
+                        past += tokens;
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -240,105 +300,86 @@ fn several_sequences_in_one_call_are_each_as_if_alone() {
 
 #[test]
 fn equals_the_definition_for_groups_windows_and_odd_widths() {
-    let layout = |heads, head_dim_k, head_dim_v| KvLayout {
-        heads,
-        head_dim_k,
-        head_dim_v,
+    let causal = Sight::Causal { window: None };
+    let window = |window| Sight::Causal {
+        window: Some(window),
     };
+    let both = |window| Sight::Both { window };
+    // Key-value heads, lengths of keys and values; query heads; tokens before and in the call; sight; softcap.
     let cases = [
-        Case {
-            layout: layout(2, 24, 24),
-            heads: 4,
-            past: 0,
-            tokens: 70,
-            sight: Sight::Both { window: None },
-            softcap: None,
-        },
-        Case {
-            layout: layout(3, 16, 16),
-            heads: 3,
-            past: 0,
-            tokens: 75,
-            sight: Sight::Both { window: Some(16) },
-            softcap: None,
-        },
-        Case {
-            layout: layout(1, 16, 24),
-            heads: 4,
-            past: 0,
-            tokens: 40,
-            sight: Sight::Both { window: Some(7) },
-            softcap: None,
-        },
-        Case {
-            layout: layout(2, 32, 32),
-            heads: 4,
-            past: 40,
-            tokens: 9,
-            sight: Sight::Causal { window: None },
-            softcap: Some(0.7),
-        },
-        Case {
-            layout: layout(3, 64, 64),
-            heads: 9,
-            past: 0,
-            tokens: 1,
-            sight: Sight::Causal { window: None },
-            softcap: None,
-        },
-        Case {
-            layout: layout(1, 256, 256),
-            heads: 4,
-            past: 70,
-            tokens: 1,
-            sight: Sight::Causal { window: None },
-            softcap: None,
-        },
-        Case {
-            layout: layout(2, 64, 64),
-            heads: 14,
-            past: 31,
-            tokens: 37,
-            sight: Sight::Causal { window: None },
-            softcap: None,
-        },
-        Case {
-            layout: layout(1, 16, 16),
-            heads: 4,
-            past: 100,
-            tokens: 50,
-            sight: Sight::Causal { window: Some(33) },
-            softcap: None,
-        },
-        Case {
-            layout: layout(1, 16, 16),
-            heads: 1,
-            past: 200,
-            tokens: 1,
-            sight: Sight::Causal { window: Some(8) },
-            softcap: None,
-        },
-        Case {
-            layout: layout(2, 20, 44),
-            heads: 2,
-            past: 5,
-            tokens: 40,
-            sight: Sight::Causal { window: Some(1) },
-            softcap: None,
-        },
-        Case {
-            layout: layout(1, 8, 8),
-            heads: 24,
-            past: 3,
-            tokens: 5,
-            sight: Sight::Causal { window: None },
-            softcap: None,
-        },
+        ((2, 24, 24), 4, (0, 70), both(None), None),
+        ((3, 16, 16), 3, (0, 75), both(Some(16)), None),
+        ((1, 16, 24), 4, (0, 40), both(Some(7)), None),
+        ((2, 64, 64), 2, (0, 300), both(Some(260)), None),
+        ((12, 32, 32), 12, (0, 20), both(None), None),
+        ((2, 32, 32), 4, (40, 9), causal, Some(0.7)),
+        ((2, 256, 256), 8, (150, 30), causal, Some(5.0)),
+        ((3, 64, 64), 9, (0, 1), causal, None),
+        ((3, 64, 64), 9, (1000, 1), causal, None),
+        ((1, 256, 256), 4, (70, 1), causal, None),
+        ((1, 256, 256), 4, (600, 1), window(512), None),
+        ((1, 256, 256), 4, (500, 60), window(512), None),
+        ((2, 64, 64), 14, (31, 37), causal, None),
+        ((2, 64, 64), 14, (411, 1), causal, None),
+        ((2, 64, 64), 14, (300, 2), causal, None),
+        ((2, 64, 64), 14, (300, 5), causal, None),
+        ((4, 96, 96), 32, (130, 3), causal, None),
+        ((8, 128, 128), 16, (250, 12), causal, None),
+        ((4, 80, 80), 4, (257, 20), causal, None),
+        ((1, 16, 16), 4, (100, 50), window(33), None),
+        ((1, 16, 16), 1, (200, 1), window(8), None),
+        ((2, 20, 44), 2, (5, 40), window(1), None),
+        ((2, 20, 44), 2, (200, 40), window(128), None),
+        ((1, 8, 8), 24, (3, 5), causal, None),
+        ((1, 8, 8), 150, (140, 2), causal, None),
     ];
     for tier in Tier::available() {
-        for case in &cases {
-            check(tier, KvElement::F32, 2e-5, case);
-            check(tier, KvElement::F16, 4e-3, case);
+        for ((kv_heads, head_dim_k, head_dim_v), heads, (past, tokens), sight, softcap) in cases {
+            let case = Case {
+                layout: KvLayout {
+                    heads: kv_heads,
+                    head_dim_k,
+                    head_dim_v,
+                },
+                heads,
+                past,
+                tokens,
+                sight,
+                softcap,
+            };
+            check(tier, KvElement::F32, 2e-5, &case);
+            check(tier, KvElement::F16, 4e-3, &case);
+            check(tier, KvElement::Q8_0, 4e-2, &case);
+        }
+    }
+}
+
+/// Numbers of a group of 32 that a scale cannot hold are not made up.
+#[test]
+fn an_8_bit_cache_gives_no_number_where_one_was_not_finite() {
+    let case = Case {
+        layout: KvLayout {
+            heads: 1,
+            head_dim_k: 64,
+            head_dim_v: 64,
+        },
+        heads: 1,
+        past: 0,
+        tokens: 1,
+        sight: Sight::Causal { window: None },
+        softcap: None,
+    };
+    for tier in Tier::available() {
+        for bad in [f32::NAN, f32::INFINITY, -f32::INFINITY, 1e30] {
+            let mut batch = Batch::new(tier, KvElement::Q8_0, &case, &[(0, 1)]);
+            let pool = Pool::new(1).unwrap();
+            let text = &mut batch.texts[0];
+            text.v[40] = bad;
+            let places = [(batch.blocks[0], 0)];
+            store_kv(&pool, tier, &mut batch.slab, &places, &text.k, &text.v);
+            let out = batch.attend(tier, 1, &batch.jobs, &batch.all_queries());
+            assert!(out[..32].iter().all(|x| x.is_finite()), "{bad}");
+            assert!(out[32..].iter().all(|x| x.is_nan()), "{bad}: {out:?}");
         }
     }
 }

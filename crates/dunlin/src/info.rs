@@ -169,16 +169,26 @@ impl ModelInfo {
     /// where it cannot be computed. (What a loaded model takes is in [`Lm::memory`](crate::Lm::memory).)
     #[must_use]
     pub fn memory_for(&self, context_length: usize) -> Option<Memory> {
-        let (spec, header) = (self.spec.as_ref()?, self.header.as_ref()?);
-        Some(header.memory(spec, context_length, KvElement::F16))
+        self.memory_with(context_length, KvElement::F16)
     }
 
-    /// As [`memory_for`](Self::memory_for), with the weights left in the file
+    /// As [`ModelInfo::memory_for`], with a cache of another number type.
+    #[must_use]
+    pub fn memory_with(&self, context_length: usize, kv_element: KvElement) -> Option<Memory> {
+        let (spec, header) = (self.spec.as_ref()?, self.header.as_ref()?);
+        Some(header.memory(spec, context_length, kv_element))
+    }
+
+    /// As [`memory_with`](Self::memory_with), with the weights left in the file
     /// ([`LoadOptions::mapped_weights`](crate::LoadOptions::mapped_weights)).
     #[must_use]
-    pub fn memory_mapped_for(&self, context_length: usize) -> Option<Memory> {
+    pub fn memory_mapped_with(
+        &self,
+        context_length: usize,
+        kv_element: KvElement,
+    ) -> Option<Memory> {
         let (spec, header) = (self.spec.as_ref()?, self.header.as_ref()?);
-        Some(header.memory_mapped(spec, context_length, KvElement::F16))
+        Some(header.memory_mapped(spec, context_length, kv_element))
     }
 }
 

@@ -153,7 +153,9 @@ fn weights_left_in_the_file_answer_the_same_and_take_no_memory() {
     assert!(mapped.mapped_weights > 0 && mapped.total() < packed.total());
     assert_eq!(mapped.kv_cache, packed.kv_cache);
     let info = Lm::open_metadata(&tiny_ref(), &mut options()).unwrap();
-    let promised = info.memory_mapped_for(640).unwrap();
+    let promised = info
+        .memory_mapped_with(640, dunlin::KvElement::F16)
+        .unwrap();
     assert_eq!(promised.mapped_weights, mapped.mapped_weights);
     assert!(promised.total() < info.memory_for(640).unwrap().total());
 }

@@ -1,7 +1,7 @@
 //! The memory of a step, sized once from the model's description.
 
 use crate::spec::{LayerSpec, Mixer, ModelSpec, RopeSpec};
-use dunlin_compute::{Activations, AttentionJob, Precision};
+use dunlin_compute::{Activations, AttentionJob, AttentionScratch, KvLayout, Precision};
 
 /// Rows whose scores are computed together, and for which a generating model keeps room.
 pub const SCORE_ROWS: usize = 16;
@@ -36,6 +36,7 @@ pub(crate) struct Buffers {
     /// The tokens of each chunk, and the blocks of their sequences one after the other.
     pub jobs: Vec<AttentionJob>,
     pub blocks: Vec<u32>,
+    pub attention: AttentionScratch,
     /// Cosines and sines of each token, one table for each distinct rotation.
     pub tables: Vec<Vec<(f32, f32)>>,
     /// Which table a layer uses; 0 where it has none.
@@ -90,7 +91,13 @@ impl Widths {
 }
 
 impl Buffers {
-    pub(crate) fn new(spec: &ModelSpec, max_tokens: usize) -> Self {
+    /// For steps of so many tokens that see up to `positions`, on so many threads.
+    pub(crate) fn new(
+        spec: &ModelSpec,
+        max_tokens: usize,
+        positions: usize,
+        threads: usize,
+    ) -> Self {
         let widths = Widths::of(spec);
         let zeros = |width: usize| vec![0.0; max_tokens * width];
         let (ropes, table_of_layer) = ropes(spec);
@@ -125,6 +132,7 @@ impl Buffers {
             places: Vec::with_capacity(max_tokens),
             jobs: Vec::with_capacity(max_tokens),
             blocks: Vec::with_capacity(max_tokens),
+            attention: AttentionScratch::new(threads, max_tokens, positions, attentions(spec)),
             tables: ropes
                 .iter()
                 .map(|rope| vec![(0.0, 0.0); max_tokens * rope.dims / 2])
@@ -139,8 +147,13 @@ impl Buffers {
         self.max_tokens
     }
 
-    /// Bytes that [`Buffers::new`] takes for this model and so many tokens.
-    pub(crate) fn bytes(spec: &ModelSpec, max_tokens: usize) -> u64 {
+    /// Bytes that [`Buffers::new`] takes for the same.
+    pub(crate) fn bytes(
+        spec: &ModelSpec,
+        max_tokens: usize,
+        positions: usize,
+        threads: usize,
+    ) -> u64 {
         let (widths, precision) = (Widths::of(spec), precision(spec));
         let numbers = 2 * widths.hidden
             + widths.q
@@ -162,7 +175,9 @@ impl Buffers {
         let rows = score_rows(spec, max_tokens);
         let scores =
             4 * rows * spec.vocab_size + Activations::bytes_for(rows, spec.hidden_size, precision);
-        (4 * (max_tokens * numbers + widths.per_layer) + inputs + scores) as u64
+        let attention = AttentionScratch::bytes(threads, max_tokens, positions, attentions(spec));
+        let rest = 4 * (max_tokens * numbers + widths.per_layer) + inputs + scores;
+        attention as u64 + rest as u64
     }
 }
 
@@ -180,6 +195,12 @@ fn score_rows(spec: &ModelSpec, max_tokens: usize) -> usize {
         true => SCORE_ROWS.min(max_tokens),
         false => 0,
     }
+}
+
+/// Query heads and cache of each layer that attends.
+fn attentions(spec: &ModelSpec) -> impl Iterator<Item = (usize, KvLayout)> {
+    spec.attentions()
+        .map(|layer| (layer.head_count, layer.kv_layout()))
 }
 
 /// The distinct rotations of a model, and for each layer the index of its own.

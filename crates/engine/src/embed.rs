@@ -164,11 +164,12 @@ impl Engine {
             return Ok(());
         }
         let kv_element = self.config.kv_element;
-        memory::check_available(&self.spec, kv_element, tokens, tokens)?;
+        memory::check_available(&self.spec, &self.config, tokens, tokens)?;
         if tokens > self.cache.capacity() {
             self.cache.grow(&self.spec, kv_element, tokens);
         }
-        self.buffers = Buffers::new(&self.spec, tokens);
+        let positions = self.cache.capacity();
+        self.buffers = Buffers::new(&self.spec, tokens, positions, self.config.threads);
         Ok(())
     }
 

@@ -128,9 +128,9 @@ impl Engine {
             false => config.context_length.min(MAX_BATCH * POSITIONS_PER_BLOCK),
         };
         let step = MAX_BATCH.min(room);
-        memory::check_available(&spec, config.kv_element, room, step)?;
+        memory::check_available(&spec, &config, room, step)?;
         let cache = KvCache::new(&spec, config.kv_element, room);
-        let buffers = Buffers::new(&spec, step);
+        let buffers = Buffers::new(&spec, step, room, config.threads);
         Ok(Engine {
             gguf,
             spec,
@@ -164,7 +164,9 @@ impl Engine {
 
     /// Bytes of memory of the work buffers.
     pub fn buffer_bytes(&self) -> u64 {
-        Buffers::bytes(&self.spec, self.max_batch())
+        let positions = self.cache.capacity();
+        let threads = self.config.threads;
+        Buffers::bytes(&self.spec, self.max_batch(), positions, threads)
     }
 
     /// Tokens that one step takes at most.

@@ -396,11 +396,7 @@ fn slabs(spec: &ModelSpec) -> (Vec<KvLayout>, Vec<usize>) {
             slab_of_layer.push(0);
             continue;
         };
-        let layout = KvLayout {
-            heads: attention.head_count_kv,
-            head_dim_k: attention.head_dim_k,
-            head_dim_v: attention.head_dim_v,
-        };
+        let layout = attention.kv_layout();
         let same = layouts.iter().position(|other| *other == layout);
         let slab = match (attention.shares_kv_of, same) {
             (Some(other), _) => slab_of_layer[other],
@@ -419,9 +415,10 @@ fn slabs(spec: &ModelSpec) -> (Vec<KvLayout>, Vec<usize>) {
 pub(crate) fn slab_bytes(spec: &ModelSpec, element: KvElement, tokens: usize) -> u64 {
     let blocks = block_count(spec, tokens);
     let (layouts, _) = slabs(spec);
-    let lengths = layouts.iter().map(|layout| layout.block_len() as u64);
-    let block = lengths.sum::<u64>() * element.bytes() as u64;
-    block.saturating_mul(blocks as u64)
+    let bytes = layouts
+        .iter()
+        .map(|layout| layout.block_bytes(element) as u64);
+    bytes.sum::<u64>().saturating_mul(blocks as u64)
 }
 
 #[cfg(test)]

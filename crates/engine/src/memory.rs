@@ -4,9 +4,12 @@ use crate::buffers::Buffers;
 use crate::kv::{CHECKPOINTS, slab_bytes};
 use crate::prefix;
 use crate::spec::{Head, ModelSpec, names};
-use crate::{EngineError, MAX_BATCH};
+use crate::{EngineConfig, EngineError, MAX_BATCH};
 use dunlin_compute::{KvElement, packed_bytes};
 use dunlin_format::TensorInfo;
+
+/// Threads of a plan. Each has a few hundred kilobytes.
+const PLANNED_THREADS: usize = 4;
 
 /// What [`Engine::load`](crate::Engine::load) takes, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +43,7 @@ impl MemoryPlan {
             weights,
             kv_cache: slab_bytes(spec, kv_element, context_length),
             states: spec.state_bytes() * (1 + CHECKPOINTS + prefix::STATES) as u64,
-            buffers: Buffers::bytes(spec, largest_step),
+            buffers: Buffers::bytes(spec, largest_step, context_length, PLANNED_THREADS),
         }
     }
 }
@@ -58,11 +61,16 @@ pub fn weight_bytes(spec: &ModelSpec, tensors: &[TensorInfo]) -> u64 {
 /// [`EngineError::NoMemory`].
 pub(crate) fn check_available(
     spec: &ModelSpec,
-    kv_element: KvElement,
+    config: &EngineConfig,
     tokens: usize,
     largest_step: usize,
 ) -> Result<(), EngineError> {
-    let bytes = slab_bytes(spec, kv_element, tokens) + Buffers::bytes(spec, largest_step);
+    let bytes = slab_bytes(spec, config.kv_element, tokens).saturating_add(Buffers::bytes(
+        spec,
+        largest_step,
+        tokens,
+        config.threads,
+    ));
     let all = usize::try_from(bytes).unwrap_or(usize::MAX);
     match Vec::<u8>::new().try_reserve_exact(all) {
         Ok(()) => Ok(()),

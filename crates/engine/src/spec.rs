@@ -27,6 +27,8 @@ pub use mixer::{AttentionSpec, DeltaNetSpec, Mixer, QkNorm, ShortConvSpec, Tempe
 pub use rope::{RopeFactors, RopeKind, RopeSpec, Yarn};
 pub use tensors::{Expected, names};
 
+use dunlin_compute::{KvElement, POSITIONS_PER_BLOCK};
+
 /// What a model computes, apart from its weights.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelSpec {
@@ -228,16 +230,17 @@ impl ModelSpec {
     /// Layers with a sliding window count in full; a cache that drops what the window has left needs less. 0 for a model
     /// that sees whole sequences: it keeps nothing.
     #[must_use]
-    pub fn kv_bytes_per_token(&self, element_bytes: usize) -> u64 {
+    pub fn kv_bytes_per_token(&self, element: KvElement) -> u64 {
         if !self.causal {
             return 0;
         }
         let own = self
             .attentions()
             .filter(|layer| layer.shares_kv_of.is_none());
-        own.map(|layer| (layer.k_size() + layer.v_size()) as u64)
-            .sum::<u64>()
-            * element_bytes as u64
+        let block: usize = own
+            .map(|layer| layer.kv_layout().block_bytes(element))
+            .sum();
+        (block / POSITIONS_PER_BLOCK) as u64
     }
 
     /// Bytes of state that a sequence takes beside the KV cache, whatever its length.

@@ -7,7 +7,7 @@ use common::{json, shared};
 use dunlin_engine::spec::{
     Activation, AttentionSpec, Expected, Head, QkNorm, RopeFactors, RopeKind, names,
 };
-use dunlin_engine::{EngineError, ModelSpec};
+use dunlin_engine::{EngineError, KvElement, ModelSpec};
 use dunlin_format::{Array, DType, FormatError, Gguf, GgufWriter, Metadata, Value};
 
 /// A small model of `architecture`: 64 wide, 4 query heads, 2 key heads, 12 layers, 100 tokens.
@@ -267,7 +267,10 @@ fn head_counts_may_differ_a_layer() {
         (1, 4)
     );
     // Keys and values of 16 numbers: six layers with one head, six with four, two bytes a number.
-    assert_eq!(spec.kv_bytes_per_token(2), (6 + 6 * 4) * 2 * 16 * 2);
+    assert_eq!(
+        spec.kv_bytes_per_token(KvElement::F16),
+        (6 + 6 * 4) * 2 * 16 * 2
+    );
 }
 
 #[test]

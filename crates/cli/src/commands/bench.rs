@@ -114,7 +114,7 @@ pub(crate) fn execute(args: &BenchArgs, global: Global, terminal: &Terminal) -> 
     let mut view = ProgressView::new(terminal);
     let load = super::options(global, &mut view)
         .with_device(device)
-        .with_kv_element(args.kv.element());
+        .with_kv_element(args.kv.into());
     let mut bench =
         Bench::load(&model, load, &tests).with_context(|| format!("{model} cannot be loaded"))?;
     let results = bench.run(&mut |done, total| view.measure(done as u64, total as u64))?;

@@ -87,7 +87,7 @@ fn load(model: &str, args: &LoadArgs, kv: Kv, global: Global, terminal: &Termina
     device.tier = args.tier;
     let mut options = options(global, &mut view)
         .with_device(device)
-        .with_kv_element(kv.element());
+        .with_kv_element(kv.into());
     options.context_length = args.context;
     options.yarn_factor = args.yarn;
     options.mapped_weights = args.mmap_weights;

@@ -10,13 +10,13 @@ use dunlin::{
 };
 use serde_json::json;
 
-use crate::args::{Global, at_least_one};
+use crate::args::{Global, Kv, at_least_one};
 use crate::output;
 
 const EXAMPLES: &str = "\
 Examples:
   dunlin show smollm2:135m
-  dunlin show ./model.gguf --context 8192
+  dunlin show ./model.gguf --context 8192 --kv q8_0
   dunlin show ./model.gguf --mmap-weights
   dunlin show smollm2:135m --json
 
@@ -25,7 +25,7 @@ Nothing is downloaded: of a model that is not on this machine only the catalog's
 With --json: {\"model\",\"path\",\"card\",\"file\",\"folder\"}; path and file are null where the model is not here, folder where it \
 is none. In file, attention is {\"pattern\":[{\"kind\",\"layers\"}],\"global_layers\",\"sliding_layers\",\"recurrent_layers\", \
 \"sharing_layers\",\"window\",\"is_bidirectional\"}, tensor_types has {\"name\",\"tensors\",\"elements\",\"bytes\",\"fast_kernel\"}, and memory \
-holds bytes: {\"weights\",\"mapped_weights\",\"kv_cache\",\"kv_cache_per_token\",\"buffers\",\"vocabulary\",\"context_length\",\"total\"}.";
+holds bytes and the number type of the cache: {\"weights\",\"mapped_weights\",\"kv_type\",\"kv_cache\",\"kv_cache_per_token\",\"buffers\",\"vocabulary\",\"context_length\",\"total\"}.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -38,6 +38,9 @@ pub(crate) struct ShowArgs {
     /// Reckon the memory for weights that are left in the file (--mmap-weights of the other commands)
     #[arg(long)]
     mmap_weights: bool,
+    /// Reckon the memory with a KV cache of this number type
+    #[arg(long, value_enum, default_value_t = Kv::F16)]
+    kv: Kv,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -76,15 +79,14 @@ pub(crate) fn execute(args: &ShowArgs, global: Global) -> Result<()> {
             ModelInfo::open(path).with_context(|| format!("{} cannot be read", path.display()))
         })
         .transpose()?;
-    if let Some(info) = &mut info
-        && let Some(context) = args
-            .context
-            .or(info.memory.map(|memory| memory.context_length))
-    {
-        info.memory = match args.mmap_weights {
-            true => info.memory_mapped_for(context),
-            false => info.memory_for(context),
-        };
+    if let Some(info) = &mut info {
+        let default = info.memory.map(|memory| memory.context_length);
+        if let Some(context) = args.context.or(default) {
+            info.memory = match args.mmap_weights {
+                true => info.memory_mapped_with(context, args.kv.into()),
+                false => info.memory_with(context, args.kv.into()),
+            };
+        }
     }
     if args.json {
         return print_json(&model, path.as_ref(), card, info.as_ref(), folder.as_ref());
@@ -342,7 +344,11 @@ fn memory_rows(memory: Memory) -> Vec<[String; 2]> {
         row("", format!("weights {}", output::bytes(memory.weights))),
         row(
             "",
-            format!("KV cache {} in F16", output::bytes(memory.kv_cache)),
+            format!(
+                "KV cache {} in {}",
+                output::bytes(memory.kv_cache),
+                memory.kv_type
+            ),
         ),
         row(
             "",

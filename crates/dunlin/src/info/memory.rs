@@ -21,6 +21,8 @@ pub struct Memory {
     /// Weights that are left in the file ([`LoadOptions::mapped_weights`](crate::LoadOptions::mapped_weights)). They are in
     /// memory as far as there is room, once for all processes, and not in [`Memory::total`].
     pub mapped_weights: u64,
+    /// Number type of the cache of keys and values.
+    pub kv_type: &'static str,
     /// Keys and values of a whole context.
     pub kv_cache: u64,
     /// Keys and values of one token.
@@ -71,8 +73,9 @@ impl Header {
         Memory {
             weights: plan.weights,
             mapped_weights: 0,
+            kv_type: kv_element.name(),
             kv_cache: plan.kv_cache,
-            kv_cache_per_token: spec.kv_bytes_per_token(kv_element.bytes()),
+            kv_cache_per_token: spec.kv_bytes_per_token(kv_element),
             buffers: plan.buffers + plan.states - untouched_scores(spec, context_length),
             vocabulary: self.vocabulary,
             context_length,

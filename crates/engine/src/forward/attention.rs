@@ -107,7 +107,7 @@ impl Engine {
             q,
             out: mixed.rows_mut(tokens),
         };
-        attend(pool, tier, layer);
+        attend(pool, tier, &mut buffers.attention, layer);
         let width = spec.output_size();
         let quantize = quantized(&weights.output.weight);
         mixed.fill(pool, tier, tokens, quantize, |token, row| {

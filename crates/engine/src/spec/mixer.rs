@@ -1,6 +1,7 @@
 //! What mixes the tokens of a sequence: attention, the gated delta net, or a short convolution.
 
 use super::RopeSpec;
+use dunlin_compute::KvLayout;
 
 /// A layer's token mixer.
 #[derive(Debug, Clone, PartialEq)]
@@ -141,6 +142,16 @@ impl AttentionSpec {
     #[must_use]
     pub fn output_size(&self) -> usize {
         self.head_count * self.head_dim_v
+    }
+
+    /// The shape of its keys and values in the cache.
+    #[must_use]
+    pub fn kv_layout(&self) -> KvLayout {
+        KvLayout {
+            heads: self.head_count_kv,
+            head_dim_k: self.head_dim_k,
+            head_dim_v: self.head_dim_v,
+        }
     }
 
     /// The first position that a query at `position` sees, in a model where tokens see those before them.

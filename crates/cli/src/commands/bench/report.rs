@@ -95,6 +95,7 @@ pub(super) fn kv_name(kv: Kv) -> &'static str {
     match kv {
         Kv::F16 => "f16",
         Kv::F32 => "f32",
+        Kv::Q8_0 => "q8_0",
     }
 }
 

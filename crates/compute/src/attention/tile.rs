@@ -1,0 +1,279 @@
+//! Register tiles of attention: a few query rows against a few vectors of positions or of dimensions.
+//!
+//! Each score is one chain of multiply-adds over the dimensions, and each weighted value one over the positions of a segment,
+//! in every tile. So a row comes out the same to the last bit whatever rows it is computed with.
+
+use crate::kv::element::{Keys, Values};
+use crate::simd::{Simd, tanh};
+
+/// Positions whose weights are relative to one largest score. Segments begin at multiples of this, whatever a step holds.
+///
+/// Long enough that sums are seldom rescaled; 16 columns of values and 6 rows of weights lie in the first-level cache.
+pub(super) const SEGMENT: usize = 128;
+
+/// Numbers that are converted already: row `j` begins at `j * stride`.
+#[derive(Clone, Copy)]
+pub(super) struct Panel {
+    pub(super) start: *const f32,
+    pub(super) stride: usize,
+}
+
+impl Keys for Panel {
+    #[inline(always)]
+    unsafe fn key<S: Simd>(self, s: S, d: usize, i: usize) -> S::F {
+        // SAFETY: the caller's promise.
+        unsafe { s.load(self.start.add(d * self.stride + 8 * i)) }
+    }
+}
+
+impl Values for Panel {
+    #[inline(always)]
+    unsafe fn value<S: Simd>(self, s: S, p: usize, i: usize) -> S::F {
+        // SAFETY: the caller's promise.
+        unsafe { s.load(self.start.add(p * self.stride + 8 * i)) }
+    }
+}
+
+/// Scores of `R` rows with the positions of `N` vectors from vector `first` on.
+///
+/// # Safety
+/// `keys` has `dim` elements of those positions; `q` is `[R, dim]`; `scores` has `R` rows of stride [`SEGMENT`] with room for
+/// `8 * N`.
+#[inline(always)]
+pub(super) unsafe fn score<S: Simd, K: Keys, const R: usize, const N: usize>(
+    s: S,
+    keys: K,
+    first: usize,
+    dim: usize,
+    q: *const f32,
+    scores: *mut f32,
+) {
+    let mut acc = [[s.splat(0.0); N]; R];
+    // SAFETY: the caller's promise.
+    unsafe {
+        for d in 0..dim {
+            let mut k = [s.splat(0.0); N];
+            for i in 0..N {
+                k[i] = keys.key(s, d, first + i);
+            }
+            for r in 0..R {
+                let q = s.splat(*q.add(r * dim + d));
+                for i in 0..N {
+                    acc[r][i] = s.fma(q, k[i], acc[r][i]);
+                }
+            }
+        }
+        for r in 0..R {
+            for i in 0..N {
+                s.store(scores.add(r * SEGMENT + 8 * i), acc[r][i]);
+            }
+        }
+    }
+}
+
+/// Adds the weighted values of the positions `from..to` to `R` rows of `N` vectors of dimensions from vector `first` on.
+///
+/// # Safety
+/// `values` has those positions and dimensions; `weights` has `R` rows of stride [`SEGMENT`] with `to` elements.
+#[inline(always)]
+pub(super) unsafe fn weigh<S: Simd, V: Values, const R: usize, const N: usize>(
+    s: S,
+    values: V,
+    first: usize,
+    from: usize,
+    to: usize,
+    weights: *const f32,
+    acc: &mut [[S::F; N]; R],
+) {
+    for p in from..to {
+        let mut v = [s.splat(0.0); N];
+        for i in 0..N {
+            // SAFETY: the caller's promise.
+            v[i] = unsafe { values.value(s, p, first + i) };
+        }
+        for r in 0..R {
+            // SAFETY: the caller's promise.
+            let weight = s.splat(unsafe { *weights.add(r * SEGMENT + p) });
+            for i in 0..N {
+                acc[r][i] = s.fma(weight, v[i], acc[r][i]);
+            }
+        }
+    }
+}
+
+/// The scores of a row in a segment: the largest one, and the sum of the weights relative to it. Scores are to the base 2.
+#[derive(Clone, Copy)]
+pub(super) struct Sums {
+    pub(super) largest: f32,
+    pub(super) total: f32,
+}
+
+impl Sums {
+    /// Of no positions.
+    pub(super) const NONE: Sums = Sums {
+        largest: f32::NEG_INFINITY,
+        total: 0.0,
+    };
+
+    /// Takes in the next segment. Returns the factors of what was summed before, and of the segment's sums.
+    #[inline(always)]
+    pub(super) fn fold(&mut self, segment: Sums) -> (f32, f32) {
+        let factors = if segment.largest == f32::NEG_INFINITY {
+            (1.0, 0.0)
+        } else if self.largest == f32::NEG_INFINITY {
+            (0.0, 1.0)
+        } else if segment.largest > self.largest {
+            ((self.largest - segment.largest).exp2(), 1.0)
+        } else {
+            (1.0, (segment.largest - self.largest).exp2())
+        };
+        // A score that is not a number makes the sums such, too.
+        if segment.largest > self.largest || segment.largest.is_nan() {
+            self.largest = segment.largest;
+        }
+        self.total = self.total * factors.0 + segment.total * factors.1;
+        factors
+    }
+}
+
+/// Turns the scores `from..to` of a row into weights relative to the largest, and those around them in the vectors
+/// `low..high` into zeros.
+///
+/// `cap` is applied as `cap * tanh(score)` before.
+///
+/// # Safety
+/// `scores` has `high` elements; `low` and `high` are multiples of 8 with `low <= from` and `to <= high`, or `from >= to`.
+#[inline(always)]
+pub(super) unsafe fn softmax<S: Simd>(
+    s: S,
+    scores: *mut f32,
+    (low, high): (usize, usize),
+    (from, to): (usize, usize),
+    cap: Option<f32>,
+) -> Sums {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if from >= to {
+            for at in (low..high).step_by(8) {
+                s.store(scores.add(at), s.splat(0.0));
+            }
+            return Sums::NONE;
+        }
+        if let Some(cap) = cap {
+            for at in (low..high).step_by(8) {
+                let score = tanh(s, s.load(scores.add(at)));
+                s.store(scores.add(at), s.mul(score, s.splat(cap)));
+            }
+        }
+        for at in (low..from).chain(to..high) {
+            *scores.add(at) = f32::NEG_INFINITY;
+        }
+        let mut largest = s.load(scores.add(low));
+        for at in (low + 8..high).step_by(8) {
+            largest = s.max(s.load(scores.add(at)), largest);
+        }
+        let largest = s.largest(largest);
+        let mut total = s.splat(0.0);
+        for at in (low..high).step_by(8) {
+            let weight = exp2(s, s.sub(s.load(scores.add(at)), s.splat(largest)));
+            s.store(scores.add(at), weight);
+            total = s.add(total, weight);
+        }
+        Sums {
+            largest,
+            total: s.sum(total),
+        }
+    }
+}
+
+/// `2^x` for `x <= 0`, relative error below 2e-7; 0 from -127 on.
+///
+/// The polynomial has the least relative error of degree 5 on -0.5..0.5 with `2^0 = 1`.
+#[inline(always)]
+fn exp2<S: Simd>(s: S, x: S::F) -> S::F {
+    // In this order what is not a number stays so.
+    let x = s.max(s.splat(-127.0), x);
+    let n = s.round(x);
+    let r = s.sub(x, n);
+    let mut p = s.splat(1.326_472_7e-3);
+    for c in [
+        9.671_513e-3,
+        5.550_733_6e-2,
+        2.402_224_2e-1,
+        6.931_47e-1,
+        1.0,
+    ] {
+        p = s.fma(p, r, s.splat(c));
+    }
+    // The factor of -127 is zero.
+    s.mul(p, s.exp2_whole(n))
+}
+
+/// Where the weighted values of a tile go.
+#[derive(Clone, Copy)]
+pub(super) enum Sink {
+    /// Added to what is there, with a factor for each row of both.
+    Fold {
+        acc: *mut f32,
+        /// `[rows, 2]`, of the first row of the tile on.
+        factors: *const (f32, f32),
+    },
+    /// Written over it.
+    Store { acc: *mut f32 },
+}
+
+impl Sink {
+    /// The sink of the rows from `row` on.
+    ///
+    /// # Safety
+    /// There is such a row, of this stride.
+    #[inline(always)]
+    pub(super) unsafe fn rows_from(self, row: usize, stride: usize) -> Sink {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self {
+                Sink::Fold { acc, factors } => Sink::Fold {
+                    acc: acc.add(row * stride),
+                    factors: factors.add(row),
+                },
+                Sink::Store { acc } => Sink::Store {
+                    acc: acc.add(row * stride),
+                },
+            }
+        }
+    }
+
+    /// # Safety
+    /// The sink has `R` rows of the stride with room for `8 * N` from `at` on.
+    #[inline(always)]
+    pub(super) unsafe fn put<S: Simd, const R: usize, const N: usize>(
+        self,
+        s: S,
+        stride: usize,
+        at: usize,
+        x: &[[S::F; N]; R],
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self {
+                Sink::Fold { acc, factors } => {
+                    for r in 0..R {
+                        let (before, this) = *factors.add(r);
+                        let (before, this) = (s.splat(before), s.splat(this));
+                        for i in 0..N {
+                            let p = acc.add(r * stride + at + 8 * i);
+                            s.store(p, s.fma(s.load(p), before, s.mul(x[r][i], this)));
+                        }
+                    }
+                }
+                Sink::Store { acc } => {
+                    for r in 0..R {
+                        for i in 0..N {
+                            s.store(acc.add(r * stride + at + 8 * i), x[r][i]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
