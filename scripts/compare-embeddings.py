@@ -19,6 +19,7 @@ import pathlib
 import statistics
 import struct
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -209,7 +210,7 @@ def main():
         onnx.save(model, folder / "f32.onnx")
         quantize(folder / "f32.onnx", folder / "int8.onnx")
         for kind in ("q8_0", "f32"):
-            command = ["convert", arguments.folder, folder / f"{kind}.gguf", "--type", kind]
+            command = ["convert", arguments.folder, "--out", folder / f"{kind}.gguf", "--type", kind]
             output([arguments.build / "dunlin", *command])
         version = f"onnxruntime {onnxruntime.__version__}"
         engines = {
@@ -222,7 +223,9 @@ def main():
         for _ in range(arguments.rounds):
             for tokens in arguments.tokens:
                 for name, engine in engines.items():
-                    speeds[name, tokens] += [max(engine.speed(tokens, arguments.batch, 1))]
+                    (speed,) = engine.speed(tokens, arguments.batch, 1)
+                    speeds[name, tokens].append(speed)
+                    print(f"{name}, {tokens} tokens: {speed:.1f}", file=sys.stderr)
         sentences = json.loads(arguments.reference.read_text())["sentences"] if arguments.reference else []
 
         base = next(iter(engines))
