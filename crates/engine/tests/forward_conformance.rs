@@ -31,12 +31,21 @@ const MODELS: [&str; 16] = [
 ];
 
 fn load(shared: &Path, name: &'static str, tier: Tier) -> (Engine, Vec<GoldenPrompt>) {
+    load_with(shared, name, tier, KvElement::F32)
+}
+
+fn load_with(
+    shared: &Path,
+    name: &'static str,
+    tier: Tier,
+    kv_element: KvElement,
+) -> (Engine, Vec<GoldenPrompt>) {
     let golden = Golden::read(shared, name);
     let config = EngineConfig {
         threads: 2,
         tier,
         context_length: 512,
-        kv_element: KvElement::F32,
+        kv_element,
         yarn_factor: None,
     };
     let engine = Engine::load(Arc::new(golden.gguf), config, &mut |_, _| {
@@ -91,6 +100,30 @@ fn logits_are_those_of_transformers_however_the_prompt_is_cut() {
                     );
                     assert!(difference < 2e-3, "{name} by {piece}: {difference}");
                 }
+            }
+        }
+    }
+}
+
+/// What a cache of smaller numbers changes, of the largest logit: half precision keeps 11 bits, the 8-bit codes 7 and a
+/// sign. A text comes out the same however it is cut, to the last bit.
+#[test]
+fn a_smaller_cache_moves_the_logits_by_no_more_than_its_precision() {
+    let Some(shared) = shared() else { return };
+    for name in MODELS {
+        let (mut exact, prompts) = load(&shared, name, Tier::detect());
+        let want: Vec<_> = prompts
+            .iter()
+            .map(|prompt| logits(&mut exact, &prompt.ids, 256))
+            .collect();
+        for (element, bound) in [(KvElement::F16, 1e-2), (KvElement::Q8_0, 1e-1)] {
+            let (mut engine, _) = load_with(&shared, name, Tier::detect(), element);
+            for (prompt, want) in prompts.iter().zip(&want) {
+                let rows = logits(&mut engine, &prompt.ids, 256);
+                let difference = relative_difference(&rows, want);
+                println!("{name} with {}: {difference:.1e}", element.name());
+                assert!(difference < bound, "{name} {element:?}: {difference}");
+                assert_eq!(rows, logits(&mut engine, &prompt.ids, 9), "{name}");
             }
         }
     }
