@@ -120,7 +120,7 @@ fn numbers_too_small_to_have_a_scale_count_as_zero() {
     let bytes = unit_blocks(&[1; 8 * 32]);
     for tier in Tier::available() {
         for tiny in [0.0, f32::from_bits(1), f32::MIN_POSITIVE / 1e4] {
-            let out = product(tier, 8, 32, &bytes, &vec![tiny; 32]);
+            let out = product(tier, 8, 32, &bytes, &[tiny; 32]);
             assert!(
                 out.iter().all(|x| x.abs() < 1e-30),
                 "{tiny} on {}",

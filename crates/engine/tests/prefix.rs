@@ -181,7 +181,6 @@ fn any_order_of_uses_gives_the_scores_of_fresh_sequences() {
                 Ok(())
             })
             .unwrap();
-        drop(run);
         assert!(reused > 50, "{name}: {reused} tokens were found again");
     }
 }
@@ -198,14 +197,14 @@ fn conversations_that_take_turns_find_their_own_beginnings() {
         let mut engine = load(&shared, name, KvElement::F16);
         let mut lengths = [40, 50];
         for turn in 0..3 {
-            for which in 0..2 {
-                let tokens = text(which, lengths[which] + 10);
+            for (which, length) in lengths.iter_mut().enumerate() {
+                let tokens = text(which, *length + 10);
                 let (id, known) = engine.create_sequence_with_prefix(&tokens);
                 if turn > 0 {
-                    assert_eq!(known, lengths[which], "{name}");
+                    assert_eq!(known, *length, "{name}");
                 }
                 step(&mut engine, id, &tokens[known..]).unwrap();
-                lengths[which] = tokens.len();
+                *length = tokens.len();
                 engine.remove_sequence(id).unwrap();
             }
         }

@@ -133,9 +133,10 @@ fn quantize<S: Simd>(s: S, x: &[f32; BLOCK], codes: &mut [i16; BLOCK]) -> (f32, 
         return (scale, [scale; 3]);
     }
     let (scale, factor) = (largest / STEPS, s.splat(inverse));
-    // SAFETY: `codes` has 32 elements.
-    let parts: [i32; 4] =
-        each!(4; i => unsafe { s.store_i16(codes.as_mut_ptr().add(8 * i), s.mul(v[i], factor)) });
+    let parts: [i32; 4] = each!(4; i => {
+        // SAFETY: `codes` has 32 elements.
+        unsafe { s.store_i16(codes.as_mut_ptr().add(8 * i), s.mul(v[i], factor)) }
+    });
     let first = scale * (parts[0] + parts[1]) as f32;
     let second = scale * (parts[2] + parts[3]) as f32;
     (scale, [first, second, first + second])

@@ -190,6 +190,10 @@ pub(super) unsafe fn softmax<S: Simd>(
 ///
 /// The polynomial has the least relative error of degree 5 on -0.5..0.5 with `2^0 = 1`.
 #[inline(always)]
+#[allow(
+    clippy::approx_constant,
+    reason = "near ln 2, but fitted with the other coefficients"
+)]
 fn exp2<S: Simd>(s: S, x: S::F) -> S::F {
     // In this order what is not a number stays so.
     let x = s.max(s.splat(-127.0), x);
