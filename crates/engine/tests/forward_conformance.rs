@@ -105,8 +105,8 @@ fn logits_are_those_of_transformers_however_the_prompt_is_cut() {
     }
 }
 
-/// What a cache of smaller numbers changes, of the largest logit: half precision keeps 11 bits, the 8-bit codes 7 and a
-/// sign. A text comes out the same however it is cut, to the last bit.
+/// What a cache of smaller numbers changes in the logits, root mean square of their own: half precision keeps 11 bits, the
+/// 8-bit codes 7 and a sign of the largest of 32 numbers. A text comes out the same however it is cut, to the last bit.
 #[test]
 fn a_smaller_cache_moves_the_logits_by_no_more_than_its_precision() {
     let Some(shared) = shared() else { return };
@@ -116,17 +116,28 @@ fn a_smaller_cache_moves_the_logits_by_no_more_than_its_precision() {
             .iter()
             .map(|prompt| logits(&mut exact, &prompt.ids, 256))
             .collect();
-        for (element, bound) in [(KvElement::F16, 1e-2), (KvElement::Q8_0, 1e-1)] {
+        for (element, bound) in [(KvElement::F16, 3e-3), (KvElement::Q8_0, 6e-2)] {
             let (mut engine, _) = load_with(&shared, name, Tier::detect(), element);
             for (prompt, want) in prompts.iter().zip(&want) {
                 let rows = logits(&mut engine, &prompt.ids, 256);
-                let difference = relative_difference(&rows, want);
+                let difference = root_mean_square_difference(&rows, want);
                 println!("{name} with {}: {difference:.1e}", element.name());
                 assert!(difference < bound, "{name} {element:?}: {difference}");
                 assert_eq!(rows, logits(&mut engine, &prompt.ids, 9), "{name}");
             }
         }
     }
+}
+
+/// The root mean square of the differences of two sets of logits, as a part of that of the second.
+fn root_mean_square_difference(found: &[Vec<f32>], want: &[Vec<f32>]) -> f64 {
+    let (found, want) = (found.concat(), want.concat());
+    assert_eq!(found.len(), want.len());
+    let squares = |values: &mut dyn Iterator<Item = f32>| -> f64 {
+        values.map(|x| f64::from(x) * f64::from(x)).sum()
+    };
+    let differences = squares(&mut found.iter().zip(&want).map(|(a, b)| a - b));
+    (differences / squares(&mut want.iter().copied())).sqrt()
 }
 
 #[test]
