@@ -1,7 +1,7 @@
 //! The register tile of prefill on AVX2: two unpacked panels (16 rows) times 4 tokens.
 //!
 //! Written in assembly because the compiler, given the same intrinsics, moves loads and products ahead of their use until
-//! the 16 registers overflow: it reached half of what these loops do. A broadcast activation serves both panels, which
+//! the 16 registers overflow: it reached about two thirds of what these loops do. A broadcast activation serves both panels, which
 //! keeps the two loads a cycle below the four vector operations. The sums of the tile stay in memory, where each half block reads and
 //! writes them once; the 8 registers of a tile hold products in 16 or 32 bits.
 //!
