@@ -6,7 +6,7 @@ pub(crate) use wide::{WideRow, WideRows};
 
 use crate::panels::BLOCK;
 use crate::pool::Pool;
-use crate::simd::{Kernel, Simd};
+use crate::simd::{Kernel, Simd, each};
 use crate::tier::Tier;
 
 /// Scales and sums of a block of 32 columns.
@@ -206,6 +206,9 @@ struct Coded<'a> {
     scales: &'a mut [f32],
 }
 
+/// Columns that are quantized at a time: 8 halves of blocks, a vector of scales.
+const GROUP: usize = 8 * BLOCK / 2;
+
 struct Quantize<'a> {
     row: &'a [f32],
     coded: Coded<'a>,
@@ -216,60 +219,84 @@ impl Kernel for Quantize<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Quantize { row, mut coded } = self;
-        for (block, x) in row.chunks(BLOCK).enumerate() {
-            let mut padded = [0.0; BLOCK];
-            padded[..x.len()].copy_from_slice(x);
-            coded.quantize(s, block, &padded);
+        let (groups, rest) = row.as_chunks::<GROUP>();
+        for (group, x) in groups.iter().enumerate() {
+            coded.quantize(s, group * GROUP / BLOCK, x, GROUP / BLOCK);
+        }
+        if !rest.is_empty() {
+            let mut padded = [0.0; GROUP];
+            padded[..rest.len()].copy_from_slice(rest);
+            let first = groups.len() * GROUP / BLOCK;
+            coded.quantize(s, first, &padded, rest.len().div_ceil(BLOCK));
         }
     }
 }
 
 impl Coded<'_> {
+    /// Quantizes `blocks` blocks from block `first` on.
     #[inline(always)]
-    fn quantize<S: Simd>(&mut self, s: S, block: usize, x: &[f32; BLOCK]) {
-        let codes = &mut self.codes[block * BLOCK..][..BLOCK];
-        let scales = &mut self.scales[block * SCALES..][..SCALES];
-        for h in 0..2 {
-            // SAFETY: `x` and `codes` have 32 elements, read and written 8 at a time.
-            unsafe {
-                let v = [
-                    s.load(x.as_ptr().add(16 * h)),
-                    s.load(x.as_ptr().add(16 * h + 8)),
-                ];
-                let codes = codes.as_mut_ptr().add(16 * h);
-                (scales[h], scales[2 + h]) = quantize_half(s, v, codes);
-            }
+    fn quantize<S: Simd>(&mut self, s: S, first: usize, x: &[f32; GROUP], blocks: usize) {
+        let codes = &mut self.codes[first * BLOCK..][..blocks * BLOCK];
+        let (coded, _) = self.scales[first * SCALES..][..blocks * SCALES].as_chunks_mut::<SCALES>();
+        // SAFETY: `x` has 16 vectors.
+        let load = |i: usize| unsafe { s.load(x.as_ptr().add(8 * i)) };
+        let largest: [S::F; 8] =
+            each!(8; h => s.max_bits(s.abs(load(2 * h)), s.abs(load(2 * h + 1))));
+        let Scales { scales, factors } = Scales::of(s, s.largest_each(&largest), 127.0);
+        let mut sums = [s.splat(0.0); 8];
+        for (b, codes) in codes.chunks_exact_mut(BLOCK).enumerate() {
+            let factors: [S::F; 2] = each!(2; h => s.splat(factors[2 * b + h]));
+            let v: [S::F; 4] = each!(4; i => s.mul(load(4 * b + i), factors[i / 2]));
+            // SAFETY: a block has 32 codes.
+            [sums[2 * b], sums[2 * b + 1]] = unsafe { s.store_i8(codes.as_mut_ptr(), &v) };
         }
-        scales[4] = scales[2] + scales[3];
+        let mut sum = [0.0; 8];
+        // SAFETY: both arrays have 8 elements.
+        unsafe {
+            s.store(
+                sum.as_mut_ptr(),
+                s.mul(s.sum_each(&sums), s.load(scales.as_ptr())),
+            )
+        };
+        for (b, coded) in coded.iter_mut().enumerate() {
+            let [first, second] = [sum[2 * b], sum[2 * b + 1]];
+            *coded = [
+                scales[2 * b],
+                scales[2 * b + 1],
+                first,
+                second,
+                first + second,
+            ];
+        }
     }
 }
 
-/// Quantizes 16 numbers; returns their scale, and the scale times the sum of the codes.
-///
-/// # Safety
-/// `codes` has room for 16.
-#[inline(always)]
-unsafe fn quantize_half<S: Simd>(s: S, v: [S::F; 2], codes: *mut i8) -> (f32, f32) {
-    let largest = s.largest(s.max(s.abs(v[0]), s.abs(v[1])));
-    // `max` drops NaN on some tiers: the sum keeps it, and shows infinities too.
-    let check = s.sum(s.add(v[0], v[1]));
-    let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-    let finite = check.is_finite() && largest.is_finite();
-    let usable = finite && inverse.is_finite();
-    let (scale, factor) = match (finite, usable) {
-        (false, _) => (f32::NAN, 0.0),
-        (true, false) => (0.0, 0.0),
-        (true, true) => (largest / 127.0, inverse),
-    };
-    // SAFETY: the caller's promise.
-    let sum = unsafe {
-        if usable {
-            let factor = s.splat(factor);
-            s.store_i8(codes, s.mul(v[0], factor)) + s.store_i8(codes.add(8), s.mul(v[1], factor))
-        } else {
-            codes.write_bytes(0, 16);
-            0
+/// The scales of 8 groups of numbers, and what those are multiplied with to become codes.
+struct Scales {
+    scales: [f32; 8],
+    factors: [f32; 8],
+}
+
+impl Scales {
+    /// For codes of up to `steps`, by the largest magnitude of each group. Where that is not finite the scale is not a number, so
+    /// that the fault shows in every product; where it is too small to divide by, the scale is zero.
+    #[inline(always)]
+    fn of<S: Simd>(s: S, largest: S::F, steps: f32) -> Self {
+        let (mut sizes, mut scales, mut factors) = ([0.0; 8], [0.0; 8], [0.0; 8]);
+        let steps = s.splat(steps);
+        // SAFETY: each array has 8 elements.
+        unsafe {
+            s.store(sizes.as_mut_ptr(), largest);
+            s.store(scales.as_mut_ptr(), s.div(largest, steps));
+            s.store(factors.as_mut_ptr(), s.div(steps, largest));
         }
-    };
-    (scale, scale * sum as f32)
+        for i in 0..8 {
+            if !sizes[i].is_finite() {
+                (scales[i], factors[i]) = (f32::NAN, 0.0);
+            } else if !factors[i].is_finite() {
+                (scales[i], factors[i]) = (0.0, 0.0);
+            }
+        }
+        Scales { scales, factors }
+    }
 }

@@ -3,6 +3,7 @@
 //! 32 columns become `code * scale` with `scale = largest magnitude / 32767`. A product of such a code with one of 8 bits,
 //! summed over 32 columns, fits 32 bits: kernels need one conversion to floats a block.
 
+use super::Scales;
 use crate::panels::BLOCK;
 use crate::simd::{Kernel, Simd, each};
 use crate::tier::Tier;
@@ -101,43 +102,58 @@ struct Quantize<'a> {
     sums: &'a mut [[f32; 3]],
 }
 
+/// Columns that are quantized at a time: 8 blocks, a vector of scales.
+const GROUP: usize = 8 * BLOCK;
+
 impl Kernel for Quantize<'_> {
     type Output = ();
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let blocks = self.codes.iter_mut().zip(self.scales).zip(self.sums);
-        let (whole, rest) = self.row.as_chunks::<BLOCK>();
-        let mut padded = [0.0; BLOCK];
-        padded[..rest.len()].copy_from_slice(rest);
-        let rows = whole.iter().chain([&padded]);
-        for (((codes, scale), sums), x) in blocks.zip(rows) {
-            (*scale, *sums) = quantize(s, x, codes);
+    fn run<S: Simd>(mut self, s: S) {
+        let (groups, rest) = self.row.as_chunks::<GROUP>();
+        for (group, x) in groups.iter().enumerate() {
+            self.quantize(s, 8 * group, x, 8);
+        }
+        if !rest.is_empty() {
+            let mut padded = [0.0; GROUP];
+            padded[..rest.len()].copy_from_slice(rest);
+            self.quantize(s, 8 * groups.len(), &padded, rest.len().div_ceil(BLOCK));
         }
     }
 }
 
-/// Quantizes 32 numbers; returns their scale and sums.
-#[inline(always)]
-fn quantize<S: Simd>(s: S, x: &[f32; BLOCK], codes: &mut [i16; BLOCK]) -> (f32, [f32; 3]) {
-    // SAFETY: `x` has 32 elements.
-    let v: [S::F; 4] = each!(4; i => unsafe { s.load(x.as_ptr().add(8 * i)) });
-    let sizes: [S::F; 4] = each!(4; i => s.abs(v[i]));
-    let largest = s.largest(s.max(s.max(sizes[0], sizes[1]), s.max(sizes[2], sizes[3])));
-    let check = s.sum(s.add(s.add(v[0], v[1]), s.add(v[2], v[3])));
-    let inverse = if largest > 0.0 { STEPS / largest } else { 0.0 };
-    let finite = check.is_finite() && largest.is_finite();
-    if !finite || !inverse.is_finite() {
-        // What is not finite must show in every product.
-        let scale = if finite { 0.0 } else { f32::NAN };
-        codes.fill(0);
-        return (scale, [scale; 3]);
+impl Quantize<'_> {
+    /// Quantizes `blocks` blocks from block `first` on.
+    #[inline(always)]
+    fn quantize<S: Simd>(&mut self, s: S, first: usize, x: &[f32; GROUP], blocks: usize) {
+        let codes = &mut self.codes[first..][..blocks];
+        // SAFETY: `x` has 32 vectors.
+        let load = |i: usize| unsafe { s.load(x.as_ptr().add(8 * i)) };
+        let size = |i: usize| s.abs(load(i));
+        let largest: [S::F; 8] = each!(8; b => s.max_bits(
+            s.max_bits(size(4 * b), size(4 * b + 1)),
+            s.max_bits(size(4 * b + 2), size(4 * b + 3)),
+        ));
+        let Scales { scales, factors } = Scales::of(s, s.largest_each(&largest), STEPS);
+        let mut halves = [[s.splat(0.0); 8]; 2];
+        for (b, codes) in codes.iter_mut().enumerate() {
+            let factor = s.splat(factors[b]);
+            for h in 0..2 {
+                let v: [S::F; 2] = each!(2; i => s.mul(load(4 * b + 2 * h + i), factor));
+                // SAFETY: `codes` has 32 elements.
+                halves[h][b] = unsafe { s.store_i16(codes.as_mut_ptr().add(16 * h), &v) };
+            }
+        }
+        let mut sums = [[0.0; 8]; 2];
+        for h in 0..2 {
+            // SAFETY: both arrays have 8 elements.
+            unsafe {
+                let sum = s.mul(s.sum_each(&halves[h]), s.load(scales.as_ptr()));
+                s.store(sums[h].as_mut_ptr(), sum);
+            }
+        }
+        self.scales[first..][..blocks].copy_from_slice(&scales[..blocks]);
+        for (b, out) in self.sums[first..][..blocks].iter_mut().enumerate() {
+            *out = [sums[0][b], sums[1][b], sums[0][b] + sums[1][b]];
+        }
     }
-    let (scale, factor) = (largest / STEPS, s.splat(inverse));
-    let parts: [i32; 4] = each!(4; i => {
-        // SAFETY: `codes` has 32 elements.
-        unsafe { s.store_i16(codes.as_mut_ptr().add(8 * i), s.mul(v[i], factor)) }
-    });
-    let first = scale * (parts[0] + parts[1]) as f32;
-    let second = scale * (parts[2] + parts[3]) as f32;
-    (scale, [first, second, first + second])
 }

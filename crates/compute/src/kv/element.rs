@@ -320,12 +320,10 @@ fn quantize<S: Simd>(s: S, x: &[f32]) -> ([i8; SCALED], u16) {
         _ => 0.0,
     };
     let mut codes = [0i8; SCALED];
-    for (i, v) in v.into_iter().enumerate() {
-        // A scale that was rounded down would give codes past the end.
-        let code = s.min(s.mul(v, s.splat(inverse)), s.splat(127.0));
-        let code = s.max(code, s.splat(-127.0));
-        // SAFETY: there is room for 32 codes.
-        unsafe { s.store_i8(codes.as_mut_ptr().add(8 * i), code) };
-    }
+    // A scale that was rounded down would give codes past the end.
+    let (least, most, inverse) = (s.splat(-127.0), s.splat(127.0), s.splat(inverse));
+    let v: [S::F; 4] = each!(4; i => s.max(s.min(s.mul(v[i], inverse), most), least));
+    // SAFETY: there is room for 32 codes.
+    unsafe { s.store_i8(codes.as_mut_ptr(), &v) };
     (codes, scale[0])
 }

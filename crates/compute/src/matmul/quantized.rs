@@ -5,17 +5,13 @@
 use super::{FEW, TOKEN_BLOCK, Task, Write};
 use crate::activations::{Activations, SCALES};
 use crate::panels::{BLOCK, Block, ROWS, Shape, Unit};
-use crate::simd::{
-    Kernel, Simd, Tile, TileKind, UNPACKED_BLOCK, UNPACKED_BLOCKS, UNPACKED_PANEL, each,
-};
+use crate::simd::{Kernel, Simd, Tile, TileKind, UNPACKED_BLOCKS, UNPACKED_PAIR, each};
 use crate::tier::Tier;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
 /// Bytes that a panel is asked for before they are read. Pages are 4 KiB, and the processor's own prefetching ends with each.
 const AHEAD: usize = 4096;
-/// Tokens of a tile that a tier brings itself.
-const TILE_TOKENS: usize = 4;
 
 /// Multiplies and writes the results: any number of panels for up to [`FEW`] tokens, one or two for more.
 pub(super) fn multiply<U: Unit>(tier: Tier, task: &Task<'_>) {
@@ -60,10 +56,7 @@ fn many<U: Unit>(tier: Tier, task: &Task<'_>) {
             tier.run(Unpack::<U> {
                 units: &panel[start..][..bytes],
                 ahead,
-                panel: scratch
-                    .as_mut_ptr()
-                    .cast::<u8>()
-                    .wrapping_add(index * UNPACKED_PANEL),
+                panel: scratch.as_mut_ptr().cast::<u8>().wrapping_add(32 * index),
                 unit: PhantomData,
             });
         }
@@ -210,11 +203,10 @@ unsafe fn accumulate<S: Simd, H: Shape, const T: usize>(
     }
 }
 
-/// A stretch of two panels, unpacked: each block's codes, then `s` and `m` of both halves. With the rows of a tile it takes half
-/// of a first-level cache of 32 KiB.
+/// A stretch of two panels, unpacked in pairs of blocks. With the rows of a tile it takes half of a first-level cache of 32 KiB.
 #[repr(align(64))]
 struct Scratch {
-    _panels: [u8; 2 * UNPACKED_PANEL],
+    _pairs: [u8; UNPACKED_BLOCKS * UNPACKED_PAIR],
 }
 
 /// Unpacks a stretch of a panel.
@@ -239,14 +231,13 @@ impl<U: Unit> Kernel for Unpack<'_, U> {
                 // SAFETY: at most `UNPACKED_BLOCKS` blocks are unpacked, which a panel of the scratch has room for.
                 unsafe {
                     let block = U::block(s, unit.as_ptr(), b);
-                    let codes = self.panel.add(n * UNPACKED_BLOCK);
+                    let codes = self.panel.add(n * UNPACKED_PAIR);
                     for j in 0..8 {
-                        s.store_b(codes.add(32 * j), block.codes[j]);
+                        s.store_b(codes.add(64 * j), block.codes[j]);
                     }
-                    let scales = codes.add(256).cast::<f32>();
                     for h in 0..2 {
-                        s.store(scales.add(h * ROWS), block.s[h]);
-                        s.store(scales.add((2 + h) * ROWS), block.m[h]);
+                        s.store(codes.add(512 + 64 * h).cast(), block.s[h]);
+                        s.store(codes.add(640 + 64 * h).cast(), block.m[h]);
                     }
                 }
                 n += 1;
@@ -278,11 +269,11 @@ impl<H: Shape> Kernel for Tiles<'_, H> {
     fn run<S: Simd>(self, s: S) {
         let Tiles { stretch, sums, .. } = self;
         let tiled = match S::TILES && stretch.panels == 2 {
-            true => sums.len() / TILE_TOKENS * TILE_TOKENS,
+            true => sums.len() / S::TILE * S::TILE,
             false => 0,
         };
-        for (tile, sums) in sums[..tiled].chunks_exact_mut(TILE_TOKENS).enumerate() {
-            stretch.tile::<S, H>(s, tile * TILE_TOKENS, sums);
+        for (tile, sums) in sums[..tiled].chunks_exact_mut(S::TILE).enumerate() {
+            stretch.tile::<S, H>(s, tile * S::TILE, sums);
         }
         for panel in 0..stretch.panels {
             if S::TILE == 8 {
@@ -295,7 +286,7 @@ impl<H: Shape> Kernel for Tiles<'_, H> {
 }
 
 impl Stretch<'_> {
-    /// Both panels times 4 tokens from `first` on, as the tier does it.
+    /// Both panels times [`Simd::TILE`] tokens from `first` on, as the tier does it.
     #[inline(always)]
     fn tile<S: Simd, H: Shape>(&self, s: S, first: usize, sums: &mut [[[f32; ROWS]; 2]]) {
         let kind = match (H::SIGNED, H::HALVES) {
@@ -308,14 +299,14 @@ impl Stretch<'_> {
         let tile = Tile {
             weights: self.scratch,
             blocks: self.blocks,
-            codes: row.codes,
+            codes: row.codes.cast(),
             code_stride: input.blocks() * BLOCK,
             scales: row.scales,
-            scale_stride: input.blocks() * SCALES,
+            scale_stride: input.blocks() * SCALES * size_of::<f32>(),
             sums: sums.as_mut_ptr().cast(),
         };
-        // SAFETY: the scratch holds `blocks` blocks of both panels, each of the 4 rows has them from its start on, and there are
-        // 4 sums.
+        // SAFETY: the scratch holds `blocks` blocks of both panels, each row has them from its start on, and there is a sum for
+        // each.
         unsafe { s.tile(kind, &tile) };
     }
 
@@ -342,14 +333,11 @@ impl Stretch<'_> {
             for n in 0..self.blocks {
                 // SAFETY: the scratch holds `blocks` blocks of each panel; each row has them from its start on.
                 unsafe {
-                    let codes = self
-                        .scratch
-                        .add(panel * UNPACKED_PANEL + n * UNPACKED_BLOCK);
-                    let scales = codes.add(256).cast::<f32>();
+                    let codes = self.scratch.add(n * UNPACKED_PAIR + 32 * panel);
                     let block = Block {
-                        codes: each!(8; j => s.load_b(codes.add(32 * j))),
-                        s: each!(2; h => s.load(scales.add(h * ROWS))),
-                        m: each!(2; h => s.load(scales.add((2 + h) * ROWS))),
+                        codes: each!(8; j => s.load_b(codes.add(64 * j))),
+                        s: each!(2; h => s.load(codes.add(512 + 64 * h).cast())),
+                        m: each!(2; h => s.load(codes.add(640 + 64 * h).cast())),
                     };
                     accumulate::<S, H, T>(s, &block, &rows, n, &mut acc);
                 }

@@ -7,14 +7,12 @@
 use super::{TOKEN_BLOCK, Task, Write};
 use crate::activations::{WideRow, WideRows};
 use crate::panels::{BLOCK, ROWS, Shape, Unit};
-use crate::simd::{Kernel, Simd, WIDE_BLOCK, WIDE_BLOCKS, WIDE_PANEL, WideTile};
+use crate::simd::{Kernel, Simd, Tile, TileKind, WIDE_BLOCKS, WIDE_PAIR};
 use crate::tier::Tier;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
-/// Tokens of a tile that a tier brings itself.
-const OWN_TILE: usize = 4;
-/// Tokens in a register tile: with two panels 12 sums, two vectors of weights and one of activations.
+/// Tokens in a register tile of tiers that bring none: with two panels 12 sums, two vectors of weights and one of activations.
 const TILE: usize = 6;
 /// Tokens in the tiles of what is left.
 const REST: usize = 2;
@@ -33,7 +31,7 @@ pub(super) fn multiply<U: Unit>(tier: Tier, task: &Task<'_>, rows: &WideRows) {
         for (index, panel) in task.panels.chunks_exact(panel_bytes).enumerate() {
             tier.run(Unpack::<U> {
                 units: &panel[start..][..bytes],
-                panel: scratch.wrapping_add(index * WIDE_PANEL),
+                panel: scratch.wrapping_add(32 * index),
                 unit: PhantomData,
             });
         }
@@ -54,7 +52,7 @@ pub(super) fn multiply<U: Unit>(tier: Tier, task: &Task<'_>, rows: &WideRows) {
 /// A stretch of two panels, unpacked: 20 KiB, which with a tile of tokens fit a first-level cache of 32 KiB.
 #[repr(align(64))]
 struct Scratch {
-    _panels: [u8; 2 * WIDE_PANEL],
+    _pairs: [u8; WIDE_BLOCKS * WIDE_PAIR],
 }
 
 /// Unpacks a stretch of a panel.
@@ -74,19 +72,20 @@ impl<U: Unit> Kernel for Unpack<'_, U> {
                 // SAFETY: at most `WIDE_BLOCKS` blocks are unpacked, which a panel of the scratch has room for.
                 unsafe {
                     let block = U::block(s, unit.as_ptr(), b);
-                    let codes = self.panel.add(n * WIDE_BLOCK);
+                    let codes = self.panel.add(n * WIDE_PAIR);
                     for j in 0..8 {
-                        let [first, second] = match U::Shape::SIGNED && !S::BIASED {
-                            true => s.widen::<true>(block.codes[j]),
-                            false => s.widen::<false>(block.codes[j]),
+                        // In 16 bits no tier needs a bias.
+                        let [first, second] = match (U::Shape::SIGNED, S::BIASED) {
+                            (true, true) => s.widen::<true>(s.xor_b(block.codes[j], 0x80)),
+                            (true, false) => s.widen::<true>(block.codes[j]),
+                            (false, _) => s.widen::<false>(block.codes[j]),
                         };
-                        s.store_b(codes.add(64 * j), first);
-                        s.store_b(codes.add(64 * j + 32), second);
+                        s.store_b(codes.add(128 * j), first);
+                        s.store_b(codes.add(128 * j + 64), second);
                     }
-                    let scales = codes.add(512).cast::<f32>();
                     for h in 0..2 {
-                        s.store(scales.add(2 * h * ROWS), block.s[h]);
-                        s.store(scales.add((2 * h + 1) * ROWS), block.m[h]);
+                        s.store(codes.add(1024 + 128 * h).cast(), block.s[h]);
+                        s.store(codes.add(1088 + 128 * h).cast(), block.m[h]);
                     }
                 }
                 n += 1;
@@ -124,9 +123,9 @@ impl<H: Shape> Tiles<'_, H> {
     #[inline(always)]
     fn by<S: Simd, const R: usize>(&mut self, s: S) {
         let mut at = 0;
-        while R == 2 && H::SIGNED && S::TILES && at + OWN_TILE <= self.task.count {
+        while R == 2 && H::SIGNED && S::TILES && at + S::TILE <= self.task.count {
             self.own_tile(s, at);
-            at += OWN_TILE;
+            at += S::TILE;
         }
         while at + TILE <= self.task.count {
             self.tile::<S, R, TILE>(s, at);
@@ -138,25 +137,25 @@ impl<H: Shape> Tiles<'_, H> {
         }
     }
 
-    /// Both panels times 4 tokens from `at` on, as the tier does it.
+    /// Both panels times [`Simd::TILE`] tokens from `at` on, as the tier does it.
     #[inline(always)]
     fn own_tile<S: Simd>(&mut self, s: S, at: usize) {
         let blocks_in_row = self.task.input.blocks();
         let row = self
             .rows
             .row(self.task.first + at, blocks_in_row, self.start);
-        let tile = WideTile {
+        let tile = Tile {
             weights: self.scratch,
             blocks: self.blocks,
-            codes: row.codes,
-            code_stride: blocks_in_row * BLOCK,
+            codes: row.codes.cast(),
+            code_stride: blocks_in_row * BLOCK * size_of::<i16>(),
             scales: row.scales,
-            scale_stride: blocks_in_row,
-            sums: self.sums[at..at + OWN_TILE].as_mut_ptr().cast(),
+            scale_stride: blocks_in_row * size_of::<f32>(),
+            sums: self.sums[at..at + S::TILE].as_mut_ptr().cast(),
         };
-        // SAFETY: the scratch holds `blocks` blocks of both panels, each of the 4 rows has them from its start on, and there are
-        // 4 sums.
-        unsafe { s.tile_wide(&tile) };
+        // SAFETY: the scratch holds `blocks` blocks of both panels, each row has them from its start on, and there is a sum for
+        // each.
+        unsafe { s.tile(TileKind::Wide, &tile) };
     }
 
     /// `R` panels times `T` tokens from `at` on; where fewer are left, the last one fills up.
@@ -222,7 +221,7 @@ impl<H: Shape> Tiles<'_, H> {
                     let scale = s.mul(s.load(self.scales(r, n, 2 * h)), scale);
                     sums[r][t] = s.fma(scale, s.to_f32(dots[r][t]), sums[r][t]);
                 }
-                if H::SIGNED && !S::BIASED {
+                if H::SIGNED {
                     continue;
                 }
                 let sum = s.splat(*rows[t].sums.add(3 * n + if H::HALVES { h } else { 2 }));
@@ -238,7 +237,7 @@ impl<H: Shape> Tiles<'_, H> {
     #[inline(always)]
     unsafe fn codes(&self, r: usize, n: usize, p: usize) -> *const u8 {
         // SAFETY: the caller has that block.
-        unsafe { self.scratch.add(r * WIDE_PANEL + n * WIDE_BLOCK + 32 * p) }
+        unsafe { self.scratch.add(n * WIDE_PAIR + 64 * p + 32 * r) }
     }
 
     /// Scales (`s`, `m` of the first half, then of the second) of block `n` of panel `r`.

@@ -1,6 +1,6 @@
 //! AVX2, FMA and F16C: 256-bit vectors, exact int8 products through `vpmaddubsw`.
 
-use super::{Kernel, Simd, Tile, TileKind, WideTile, avx2_tile, avx2_wide};
+use super::{Kernel, Simd, Tile, TileKind, avx2_tile, avx2_wide, each};
 use std::arch::x86_64::*;
 
 /// Permission to use AVX2, FMA and F16C.
@@ -129,19 +129,33 @@ macro_rules! avx2_operations {
             }
         }
         #[inline(always)]
-        unsafe fn store_i8(self, p: *mut i8, a: __m256) -> i32 {
-            let wide = _mm256_cvtps_epi32(a);
-            let half = _mm_packs_epi32(
-                _mm256_castsi256_si128(wide),
-                _mm256_extracti128_si256::<1>(wide),
-            );
-            _mm_storel_epi64(p.cast(), _mm_packs_epi16(half, half));
-            let pairs = _mm_madd_epi16(half, _mm_set1_epi16(1));
-            let quads = _mm_add_epi32(pairs, _mm_shuffle_epi32::<0b01_00_11_10>(pairs));
-            _mm_cvtsi128_si32(_mm_add_epi32(
-                quads,
-                _mm_shuffle_epi32::<0b10_11_00_01>(quads),
-            ))
+        fn sum_each(self, v: &[__m256; 8]) -> __m256 {
+            // SAFETY: see `splat`.
+            unsafe { avx2_fold_each!(v, _mm256_add_ps) }
+        }
+        #[inline(always)]
+        fn max_bits(self, a: __m256, b: __m256) -> __m256 {
+            // SAFETY: see `splat`.
+            unsafe { max_bits(a, b) }
+        }
+        #[inline(always)]
+        fn largest_each(self, v: &[__m256; 8]) -> __m256 {
+            // SAFETY: see `splat`.
+            unsafe { avx2_fold_each!(v, max_bits) }
+        }
+        #[inline(always)]
+        unsafe fn store_i8(self, p: *mut i8, v: &[__m256; 4]) -> [__m256; 2] {
+            let wide: [__m256i; 4] = each!(4; i => _mm256_cvtps_epi32(v[i]));
+            let first = _mm256_packs_epi32(wide[0], wide[1]);
+            let second = _mm256_packs_epi32(wide[2], wide[3]);
+            // Packing goes by 16-byte lanes: put the 4 columns of each in order.
+            let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+            let codes = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(first, second), order);
+            _mm256_storeu_si256(p.cast(), codes);
+            [
+                _mm256_cvtepi32_ps(_mm256_add_epi32(wide[0], wide[1])),
+                _mm256_cvtepi32_ps(_mm256_add_epi32(wide[2], wide[3])),
+            ]
         }
 
         #[inline(always)]
@@ -232,23 +246,44 @@ macro_rules! avx2_operations {
             unsafe { _mm256_setzero_si256() }
         }
         #[inline(always)]
-        unsafe fn store_i16(self, p: *mut i16, a: __m256) -> i32 {
-            let wide = _mm256_cvtps_epi32(a);
-            let half = _mm_packs_epi32(
-                _mm256_castsi256_si128(wide),
-                _mm256_extracti128_si256::<1>(wide),
-            );
-            _mm_storeu_si128(p.cast(), half);
-            let pairs = _mm_madd_epi16(half, _mm_set1_epi16(1));
-            let quads = _mm_add_epi32(pairs, _mm_shuffle_epi32::<0b01_00_11_10>(pairs));
-            _mm_cvtsi128_si32(_mm_add_epi32(
-                quads,
-                _mm_shuffle_epi32::<0b10_11_00_01>(quads),
-            ))
+        unsafe fn store_i16(self, p: *mut i16, v: &[__m256; 2]) -> __m256 {
+            let wide = [_mm256_cvtps_epi32(v[0]), _mm256_cvtps_epi32(v[1])];
+            let codes = _mm256_packs_epi32(wide[0], wide[1]);
+            _mm256_storeu_si256(p.cast(), _mm256_permute4x64_epi64::<0b11_01_10_00>(codes));
+            _mm256_cvtepi32_ps(_mm256_add_epi32(wide[0], wide[1]))
         }
     };
 }
 pub(super) use avx2_operations;
+
+/// The lanes of each of 8 vectors put together by `$fold`.
+macro_rules! avx2_fold_each {
+    ($v:ident, $fold:path) => {{
+        let pairs: [__m256; 4] = each!(4; i => $fold(
+            _mm256_unpacklo_ps($v[2 * i], $v[2 * i + 1]),
+            _mm256_unpackhi_ps($v[2 * i], $v[2 * i + 1]),
+        ));
+        let fours: [__m256; 2] = each!(2; i => $fold(
+            _mm256_shuffle_ps::<0b01_00_01_00>(pairs[2 * i], pairs[2 * i + 1]),
+            _mm256_shuffle_ps::<0b11_10_11_10>(pairs[2 * i], pairs[2 * i + 1]),
+        ));
+        $fold(
+            _mm256_permute2f128_ps::<0x20>(fours[0], fours[1]),
+            _mm256_permute2f128_ps::<0x31>(fours[0], fours[1]),
+        )
+    }};
+}
+pub(super) use avx2_fold_each;
+
+/// See [`Simd::max_bits`].
+#[inline(always)]
+pub(super) unsafe fn max_bits(a: __m256, b: __m256) -> __m256 {
+    // SAFETY: the caller has AVX2.
+    unsafe {
+        let (a, b) = (_mm256_castps_si256(a), _mm256_castps_si256(b));
+        _mm256_castsi256_ps(_mm256_max_epi32(a, b))
+    }
+}
 
 /// 4 activations, repeated for each of the 8 rows.
 #[inline(always)]
@@ -270,12 +305,8 @@ impl Simd for Avx2 {
             TileKind::Whole => avx2_tile::whole(tile),
             TileKind::Halves => avx2_tile::halves(tile),
             TileKind::Signed => avx2_tile::signed(tile),
+            TileKind::Wide => avx2_wide::signed(tile),
         }
-    }
-
-    #[inline(always)]
-    unsafe fn tile_wide(self, tile: &WideTile) {
-        avx2_wide::signed(tile);
     }
 
     #[inline(always)]

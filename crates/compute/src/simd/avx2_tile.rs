@@ -10,7 +10,7 @@
 
 use std::arch::asm;
 
-use super::{Tile, UNPACKED_BLOCK, UNPACKED_PANEL};
+use super::{Tile, UNPACKED_PAIR};
 
 /// The activations of step `$step` for token `$t`, in every lane of `$to`.
 macro_rules! broadcast {
@@ -80,18 +80,18 @@ macro_rules! scale {
     };
 }
 
-/// 32 bytes at offset `$at` of the unpacked block of each panel.
+/// The 32 bytes of each panel at offset `$at` of its own.
 macro_rules! weights {
     ($first:literal, $second:literal, $at:literal) => {
         concat!(
             "vmovdqa ",
             $first,
-            ", [{w} + ",
+            ", [{w} + 2*",
             $at,
             "]\n",
             "vmovdqa ",
             $second,
-            ", [{w} + {panel} + ",
+            ", [{w} + 32 + 2*",
             $at,
             "]\n",
         )
@@ -101,7 +101,7 @@ macro_rules! weights {
 /// One block further; again while there are some.
 macro_rules! next_block {
     () => {
-        "add {w}, {block}
+        "add {w}, {pair}
          add {a}, 32
          add {s}, 20
          dec {n}
@@ -123,13 +123,12 @@ macro_rules! tile_loop {
                 a1 = in(reg) $tile.code_stride,
                 a3 = in(reg) 3 * $tile.code_stride,
                 s = inout(reg) $tile.scales => _,
-                s1 = in(reg) 4 * $tile.scale_stride,
-                s3 = in(reg) 12 * $tile.scale_stride,
+                s1 = in(reg) $tile.scale_stride,
+                s3 = in(reg) 3 * $tile.scale_stride,
                 sums = in(reg) $tile.sums,
                 ones = in(reg) &raw const ONES,
                 n = inout(reg) $tile.blocks => _,
-                panel = const UNPACKED_PANEL,
-                block = const UNPACKED_BLOCK,
+                pair = const UNPACKED_PAIR,
                 out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _,
                 out("ymm4") _, out("ymm5") _, out("ymm6") _, out("ymm7") _,
                 out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _,

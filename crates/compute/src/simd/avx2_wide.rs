@@ -7,7 +7,7 @@
 
 use std::arch::asm;
 
-use super::{WIDE_BLOCK, WIDE_PANEL, WideTile};
+use super::{Tile, WIDE_PAIR};
 
 /// A pair of columns of one token times both panels, in `$sum` and `$other`; `$first` and `$second` are used on the way.
 macro_rules! token {
@@ -52,10 +52,10 @@ macro_rules! token {
 macro_rules! pair {
     ($pair:tt) => {
         concat!(
-            "vmovdqa ymm8, [{w} + 32*",
+            "vmovdqa ymm8, [{w} + 64*",
             $pair,
             "]\n",
-            "vmovdqa ymm9, [{w} + {panel} + 32*",
+            "vmovdqa ymm9, [{w} + 32 + 64*",
             $pair,
             "]\n",
             token!($pair, "{a}", "ymm10", "ymm11", "ymm0", "ymm4"),
@@ -112,8 +112,8 @@ macro_rules! scaled {
 /// Adds the products of a tile of signed codes to its sums.
 ///
 /// # Safety
-/// What [`super::Simd::tile_wide`] asks for, and the processor has AVX2 and FMA.
-pub(super) unsafe fn signed(tile: &WideTile) {
+/// What [`super::Simd::tile`] asks for, and the processor has AVX2 and FMA.
+pub(super) unsafe fn signed(tile: &Tile) {
     // SAFETY: the caller's tile: every address is inside its unpacked panels, its rows or its sums.
     unsafe {
         asm!(
@@ -130,28 +130,27 @@ pub(super) unsafe fn signed(tile: &WideTile) {
             pair!(4), pair!(5), pair!(6), pair!(7),
             pair!(8), pair!(9), pair!(10), pair!(11),
             pair!(12), pair!(13), pair!(14), pair!(15),
-            "vmovaps ymm8, [{w} + 512]",
-            "vmovaps ymm9, [{w} + {panel} + 512]",
+            "vmovaps ymm8, [{w} + 1024]",
+            "vmovaps ymm9, [{w} + 1056]",
             scaled!(0, "{s}", "ymm0", "ymm4"),
             scaled!(1, "{s} + {s1}", "ymm1", "ymm5"),
             scaled!(2, "{s} + 2*{s1}", "ymm2", "ymm6"),
             scaled!(3, "{s} + {s3}", "ymm3", "ymm7"),
-            "add {w}, {block}",
+            "add {w}, {pair}",
             "add {a}, 64",
             "add {s}, 4",
             "dec {n}",
             "jnz 2b",
             w = inout(reg) tile.weights => _,
             a = inout(reg) tile.codes => _,
-            a1 = in(reg) 2 * tile.code_stride,
-            a3 = in(reg) 6 * tile.code_stride,
+            a1 = in(reg) tile.code_stride,
+            a3 = in(reg) 3 * tile.code_stride,
             s = inout(reg) tile.scales => _,
-            s1 = in(reg) 4 * tile.scale_stride,
-            s3 = in(reg) 12 * tile.scale_stride,
+            s1 = in(reg) tile.scale_stride,
+            s3 = in(reg) 3 * tile.scale_stride,
             sums = in(reg) tile.sums,
             n = inout(reg) tile.blocks => _,
-            panel = const WIDE_PANEL,
-            block = const WIDE_BLOCK,
+            pair = const WIDE_PAIR,
             out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _,
             out("ymm4") _, out("ymm5") _, out("ymm6") _, out("ymm7") _,
             out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _,

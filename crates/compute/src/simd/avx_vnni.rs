@@ -1,8 +1,8 @@
 //! AVX-VNNI: as AVX2, and one instruction multiplies 8 rows by 4 columns and adds in 32 bits. For processors that have it
 //! without AVX-512 (Alder Lake and later, Zen 5).
 
-use super::avx2::{avx2_operations, broadcast4};
-use super::{Kernel, Simd};
+use super::avx2::{avx2_fold_each, avx2_operations, broadcast4, max_bits};
+use super::{Kernel, Simd, each};
 use std::arch::x86_64::*;
 
 /// Permission to use AVX2, FMA, F16C and AVX-VNNI.

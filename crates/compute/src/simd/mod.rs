@@ -10,6 +10,8 @@ mod avx2_tile;
 #[cfg(target_arch = "x86_64")]
 mod avx2_wide;
 #[cfg(target_arch = "x86_64")]
+mod avx512_tile;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod avx_vnni;
 mod portable;
 #[cfg(target_arch = "x86_64")]
@@ -100,12 +102,11 @@ pub(crate) trait Kernel {
     fn run<S: Simd>(self, simd: S) -> Self::Output;
 }
 
-/// Bytes of an unpacked block of 8 rows and 32 columns: 8 steps of codes, then `s` and `m` of both halves (`panels.rs`).
-pub(crate) const UNPACKED_BLOCK: usize = 256 + 4 * 32;
+/// Bytes of an unpacked pair of blocks, each of 8 rows and 32 columns: 8 steps of codes, then `s` and then `m` of both halves
+/// (`panels.rs`). Of each the first panel has 32 bytes, then the second.
+pub(crate) const UNPACKED_PAIR: usize = 2 * (256 + 4 * 32);
 /// Blocks of a panel that are unpacked at a time.
 pub(crate) const UNPACKED_BLOCKS: usize = 16;
-/// From a block of an unpacked panel to that of the next panel.
-pub(crate) const UNPACKED_PANEL: usize = UNPACKED_BLOCKS * UNPACKED_BLOCK;
 
 /// How the products of codes are summed, for [`Simd::tile`].
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -116,46 +117,30 @@ pub(crate) enum TileKind {
     Halves,
     /// Signed codes of 8 bits, one scale a block.
     Signed,
+    /// Signed codes in 16 bits times tokens in 16 bits, one scale a block of both.
+    Wide,
 }
 
-/// Two unpacked panels times 4 tokens.
+/// Two unpacked panels times [`Simd::TILE`] tokens.
 pub(crate) struct Tile {
-    /// The first panel's blocks, 32-byte aligned; those of the second [`UNPACKED_PANEL`] bytes further.
+    /// Pairs of blocks of [`UNPACKED_PAIR`] or [`WIDE_PAIR`] bytes, 64-byte aligned.
     pub weights: *const u8,
     /// Blocks to multiply, at least one.
     pub blocks: usize,
     /// The first token's codes, and bytes from one token to the next.
-    pub codes: *const i8,
+    pub codes: *const u8,
     pub code_stride: usize,
-    /// The first token's scales and sums, 5 a block, and numbers from one token to the next.
+    /// The first token's scales and sums, 5 a block (in 16 bits its scales, one a block), and bytes from one token to the next.
     pub scales: *const f32,
     pub scale_stride: usize,
-    /// `[4 tokens, 2 panels, 8 rows]`, added to.
+    /// `[tokens, 2 panels, 8 rows]`, added to.
     pub sums: *mut f32,
 }
 
-/// Bytes of a block of 8 rows and 32 columns unpacked to 16 bits: 16 pairs of columns, then `s` and `m` of both halves.
-pub(crate) const WIDE_BLOCK: usize = 512 + 4 * 32;
+/// The same with codes in 16 bits: 16 pairs of columns, then `s` and `m` of the first half and of the second.
+pub(crate) const WIDE_PAIR: usize = 2 * (512 + 4 * 32);
 /// Blocks of a panel that are unpacked to 16 bits at a time.
 pub(crate) const WIDE_BLOCKS: usize = 16;
-/// From a block of a panel unpacked to 16 bits to that of the next panel.
-pub(crate) const WIDE_PANEL: usize = WIDE_BLOCKS * WIDE_BLOCK;
-
-/// Two panels unpacked to 16 bits times 4 tokens in 16 bits.
-pub(crate) struct WideTile {
-    /// The first panel's blocks, 32-byte aligned; those of the second [`WIDE_PANEL`] bytes further.
-    pub weights: *const u8,
-    /// Blocks to multiply, at least one.
-    pub blocks: usize,
-    /// The first token's codes, and numbers from one token to the next.
-    pub codes: *const i16,
-    pub code_stride: usize,
-    /// The first token's scales, one a block, and numbers from one token to the next.
-    pub scales: *const f32,
-    pub scale_stride: usize,
-    /// `[4 tokens, 2 panels, 8 rows]`, added to.
-    pub sums: *mut f32,
-}
 
 /// Vector operations of one tier.
 ///
@@ -207,8 +192,14 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn exp2_whole(self, n: Self::F) -> Self::F;
     fn sum(self, a: Self::F) -> f32;
     fn largest(self, a: Self::F) -> f32;
-    /// The 8 values as rounded signed bytes (they lie in -127..=127), and their sum.
-    unsafe fn store_i8(self, p: *mut i8, a: Self::F) -> i32;
+    /// The sum of each vector, in any order.
+    fn sum_each(self, v: &[Self::F; 8]) -> Self::F;
+    /// The larger of each two magnitudes by their bits, so that what is not a number counts as the largest.
+    fn max_bits(self, a: Self::F, b: Self::F) -> Self::F;
+    /// The largest of the magnitudes in each vector, by their bits as in [`Simd::max_bits`].
+    fn largest_each(self, v: &[Self::F; 8]) -> Self::F;
+    /// Writes 32 values as rounded signed bytes (they lie in -127..=127). Returns 8 sums of codes for each half.
+    unsafe fn store_i8(self, p: *mut i8, v: &[Self::F; 4]) -> [Self::F; 2];
 
     /// Asks for the cache line at `p`, which may be any address.
     fn prefetch(self, _p: *const u8) {}
@@ -237,13 +228,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// [`Simd::TILES`] is false.
     ///
     /// # Safety
-    /// The panels have `blocks` unpacked blocks, each token `32 * blocks` codes and `5 * blocks` scales and sums.
+    /// The panels have `blocks` unpacked blocks, and so have the codes and the scales of each token.
     unsafe fn tile(self, _kind: TileKind, _tile: &Tile) {}
-    /// The same for signed codes and rows in 16 bits.
-    ///
-    /// # Safety
-    /// The panels have `blocks` unpacked blocks, each token `32 * blocks` codes and `blocks` scales.
-    unsafe fn tile_wide(self, _tile: &WideTile) {}
 
     /// The bytes as 16-bit numbers, signed or unsigned: the first two columns of each row, then the last two.
     fn widen<const SIGNED: bool>(self, a: Self::B) -> [Self::B; 2];
@@ -252,8 +238,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn zero(self) -> Self::A;
     /// For each row `acc` and the products of two columns of 16-bit numbers.
     fn add_pair(self, acc: Self::A, w: Self::B, a: Self::B) -> Self::A;
-    /// The 8 values as rounded 16-bit numbers (they lie in -32767..=32767), and their sum.
-    unsafe fn store_i16(self, p: *mut i16, a: Self::F) -> i32;
+    /// Writes 16 values as rounded 16-bit numbers (they lie in -32767..=32767). Returns 8 sums of codes.
+    unsafe fn store_i16(self, p: *mut i16, v: &[Self::F; 2]) -> Self::F;
 }
 
 /// `e^x` for `x <= 88`, relative error below 2e-7; below -87 it is 0 or the smallest normal number.

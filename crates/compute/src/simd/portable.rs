@@ -121,10 +121,24 @@ impl Simd for Portable {
             .fold(f32::NEG_INFINITY, |m, x| if x > m { x } else { m })
     }
     #[inline]
-    unsafe fn store_i8(self, p: *mut i8, a: [f32; 8]) -> i32 {
-        let codes = a.map(|x| x.round_ties_even() as i8);
-        p.cast::<[i8; 8]>().write_unaligned(codes);
-        codes.into_iter().map(i32::from).sum()
+    fn sum_each(self, v: &[[f32; 8]; 8]) -> [f32; 8] {
+        v.map(|v| self.sum(v))
+    }
+    #[inline]
+    fn max_bits(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        std::array::from_fn(|i| f32::from_bits(a[i].to_bits().max(b[i].to_bits())))
+    }
+    #[inline]
+    fn largest_each(self, v: &[[f32; 8]; 8]) -> [f32; 8] {
+        v.map(|v| f32::from_bits(v.map(f32::to_bits).into_iter().fold(0, u32::max)))
+    }
+    #[inline]
+    unsafe fn store_i8(self, p: *mut i8, v: &[[f32; 8]; 4]) -> [[f32; 8]; 2] {
+        let codes = v.map(|v| v.map(|x| x.round_ties_even() as i8));
+        p.cast::<[[i8; 8]; 4]>().write_unaligned(codes);
+        let sum =
+            |a: usize| std::array::from_fn(|i| f32::from(codes[a][i]) + f32::from(codes[a + 1][i]));
+        [sum(0), sum(2)]
     }
 
     #[inline]
@@ -225,9 +239,9 @@ impl Simd for Portable {
         })
     }
     #[inline]
-    unsafe fn store_i16(self, p: *mut i16, a: [f32; 8]) -> i32 {
-        let codes = a.map(|x| x.round_ties_even() as i16);
-        p.cast::<[i16; 8]>().write_unaligned(codes);
-        codes.into_iter().map(i32::from).sum()
+    unsafe fn store_i16(self, p: *mut i16, v: &[[f32; 8]; 2]) -> [f32; 8] {
+        let codes = v.map(|v| v.map(|x| x.round_ties_even() as i16));
+        p.cast::<[[i16; 8]; 2]>().write_unaligned(codes);
+        std::array::from_fn(|i| f32::from(codes[0][i]) + f32::from(codes[1][i]))
     }
 }

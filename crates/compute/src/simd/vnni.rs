@@ -1,7 +1,7 @@
 //! AVX-512 VNNI on 256-bit vectors: one instruction multiplies 8 rows by 4 columns and adds in 32 bits.
 
-use super::avx2::{avx2_operations, broadcast4};
-use super::{Kernel, Simd};
+use super::avx2::{avx2_fold_each, avx2_operations, broadcast4, max_bits};
+use super::{Kernel, Simd, Tile, TileKind, avx512_tile, each};
 use std::arch::x86_64::*;
 
 /// Permission to use AVX2, FMA, F16C and AVX-512 F, BW, VL and VNNI.
@@ -20,8 +20,18 @@ pub(crate) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
 #[allow(unsafe_op_in_unsafe_fn)]
 impl Simd for Avx512Vnni {
     const BIASED: bool = true;
+    const TILES: bool = true;
     const TILE: usize = 8;
     avx2_operations!();
+
+    #[inline(always)]
+    unsafe fn tile(self, kind: TileKind, tile: &Tile) {
+        match kind {
+            TileKind::Whole | TileKind::Signed => avx512_tile::whole(tile),
+            TileKind::Halves => avx512_tile::halves(tile),
+            TileKind::Wide => avx512_tile::wide(tile),
+        }
+    }
 
     #[inline(always)]
     fn add_pair(self, acc: __m256i, w: __m256i, a: __m256i) -> __m256i {
