@@ -168,7 +168,8 @@ class Dunlin:
         self.path, self.threads, self.build = path, threads, build
 
     def embed_texts(self, texts):
-        command = [self.build / "dunlin", "embed", self.path, "--json", "--threads", str(self.threads), "--", *texts]
+        command = [self.build / "dunlin", "embed", self.path, "--json", "--truncate"]
+        command += ["--threads", self.threads, "--", *texts]
         return np.array(json.loads(output(command))["embeddings"])
 
     def speed(self, tokens, batch, runs):
@@ -177,7 +178,8 @@ class Dunlin:
 
 
 def output(command):
-    return subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True).stdout
+    """What a program prints; what it complains about is shown."""
+    return subprocess.run([str(part) for part in command], check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def smallest_cosine(engine, sentences):

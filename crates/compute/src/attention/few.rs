@@ -1,6 +1,6 @@
 //! A few rows against a segment: the cache is converted in registers on its way from memory.
 
-use super::kernel::{BLOCKS, Open, Part, Weights, by_rows, group, next_bytes, prefetch};
+use super::kernel::{BLOCKS, Open, Part, Weights, group, next_bytes, prefetch};
 use super::tile::{SEGMENT, score, weigh};
 use crate::kv::POSITIONS_PER_BLOCK;
 use crate::kv::element::Element;
@@ -10,7 +10,17 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 /// Rows of a register tile.
-const TILE_ROWS: usize = 8;
+pub(super) const TILE_ROWS: usize = 8;
+
+/// Calls by the rows of a group.
+macro_rules! by_rows {
+    ($count:expr, $($rows:literal => $call:expr),+) => {
+        match $count {
+            $($rows => $call,)+
+            _ => {}
+        }
+    };
+}
 
 /// # Safety
 /// The tile and its memory are as [`super::kernel::attend`] wants them.
@@ -36,9 +46,8 @@ pub(super) unsafe fn attend<E: Element>(tier: Tier, part: &Part<'_>) {
             8 => tier.run(Score::<E, 8, 1> { part, first, heads: &heads })
         );
     }
-    tier.run(Weights {
+    tier.run(Weights::<false> {
         part,
-        most: TILE_ROWS,
         granule: POSITIONS_PER_BLOCK,
     });
     for index in 0..groups {

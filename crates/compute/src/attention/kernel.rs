@@ -357,15 +357,14 @@ pub(super) fn group(rows: usize, most: usize, index: usize) -> (usize, usize) {
     (first, (index + 1) * rows / groups - first)
 }
 
-/// The softmax of a tile's rows, of which groups of up to `most` have their scores for all vectors of `granule` positions
-/// around what they see.
-pub(super) struct Weights<'a> {
+/// The softmax of a tile's rows, of which groups for one register tile (of [`many`] or [`few`]) have their scores for all vectors
+/// of `granule` positions around what they see.
+pub(super) struct Weights<'a, const MANY: bool> {
     pub(super) part: &'a Part<'a>,
-    pub(super) most: usize,
     pub(super) granule: usize,
 }
 
-impl Kernel for Weights<'_> {
+impl<const MANY: bool> Kernel for Weights<'_, MANY> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
@@ -378,8 +377,9 @@ impl Kernel for Weights<'_> {
         } = *self.part;
         let cap = tile.softcap.map(|cap| cap * std::f32::consts::LOG2_E);
         let rows = tile.rows();
-        for index in 0..rows.div_ceil(self.most) {
-            let (first, count) = group(rows, self.most, index);
+        let most = if MANY { S::ROWS } else { few::TILE_ROWS };
+        for index in 0..rows.div_ceil(most) {
+            let (first, count) = group(rows, most, index);
             let computed = around(tile.sees_in(segment, first, count), self.granule);
             for r in first..first + count {
                 let seen = tile.sees_in(segment, r, 1);
@@ -473,14 +473,3 @@ pub(super) fn prefetch((start, len): (*const u8, usize), part: usize, parts: usi
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (start, len, part, parts);
 }
-
-/// Calls by the rows of a group.
-macro_rules! by_rows {
-    ($count:expr, $($rows:literal => $call:expr),+) => {
-        match $count {
-            $($rows => $call,)+
-            _ => {}
-        }
-    };
-}
-pub(super) use by_rows;

@@ -1,8 +1,8 @@
 //! Many rows against a segment: 16 positions of keys, then 16 columns of values, are converted once into a panel in the
 //! first-level cache, and multiplied with all rows.
 
-use super::kernel::{BLOCKS, Open, Part, Weights, around, by_rows, group, next_bytes, prefetch};
-use super::tile::{Panel, SEGMENT, Sink, score, weigh};
+use super::kernel::{BLOCKS, Open, Part, Weights, around, group, next_bytes, prefetch};
+use super::tile::SEGMENT;
 use crate::kv::POSITIONS_PER_BLOCK;
 use crate::kv::element::{Element, Keys, Values};
 use crate::simd::{Kernel, Simd};
@@ -11,8 +11,26 @@ use std::marker::PhantomData;
 
 /// Positions or columns of a panel: 2 vectors.
 pub(super) const PANEL: usize = 16;
-/// Rows of a register tile: 6 of 2 vectors, the panel's 2 and a factor fill 15 of 16 registers.
-const TILE_ROWS: usize = 6;
+
+/// Calls with the rows of a group as a constant, up to those of the tier's register tile.
+macro_rules! by_rows_of_tier {
+    ($tier:ident, $count:expr, $rows:ident => $call:expr) => {
+        by_rows_of_tier!(@ $tier, $count, $rows => $call, 1 2 3 4 5 6, 7 8 9 10 11 12)
+    };
+    (@ $tier:ident, $count:expr, $rows:ident => $call:expr, $($few:literal)+, $($many:literal)+) => {
+        match $count {
+            $($few => {
+                const $rows: usize = $few;
+                $call
+            })+
+            $($many if $tier::ROWS == 12 => {
+                const $rows: usize = $many;
+                $call
+            })+
+            _ => {}
+        }
+    };
+}
 
 /// # Safety
 /// The tile and its memory are as [`super::kernel::attend`] wants them.
@@ -39,9 +57,8 @@ pub(super) unsafe fn attend<E: Element>(tier: Tier, part: &Part<'_>) {
         }
         tier.run(Score { part, at });
     }
-    tier.run(Weights {
+    tier.run(Weights::<true> {
         part,
-        most: TILE_ROWS,
         granule: PANEL,
     });
     for at in (0..tile.layout.padded_v()).step_by(PANEL) {
@@ -125,13 +142,9 @@ impl Kernel for Score<'_> {
             segment,
             ..
         } = *self.part;
-        let panel = Panel {
-            start: slot.panel,
-            stride: PANEL,
-        };
         let (rows, dim) = (tile.rows(), tile.layout.head_dim_k);
-        for index in 0..rows.div_ceil(TILE_ROWS) {
-            let (first, count) = group(rows, TILE_ROWS, index);
+        for index in 0..rows.div_ceil(S::ROWS) {
+            let (first, count) = group(rows, S::ROWS, index);
             let (low, high) = around(tile.sees_in(segment, first, count), PANEL);
             if self.at < low || high <= self.at {
                 continue;
@@ -140,15 +153,35 @@ impl Kernel for Score<'_> {
             unsafe {
                 let q = slot.q.add(first * dim);
                 let scores = slot.scores.add(first * SEGMENT + self.at);
-                by_rows!(count,
-                    6 => score::<S, Panel, 6, 2>(s, panel, 0, dim, q, scores),
-                    5 => score::<S, Panel, 5, 2>(s, panel, 0, dim, q, scores),
-                    4 => score::<S, Panel, 4, 2>(s, panel, 0, dim, q, scores),
-                    3 => score::<S, Panel, 3, 2>(s, panel, 0, dim, q, scores),
-                    2 => score::<S, Panel, 2, 2>(s, panel, 0, dim, q, scores),
-                    1 => score::<S, Panel, 1, 2>(s, panel, 0, dim, q, scores)
-                );
+                by_rows_of_tier!(S, count, R => score::<S, R>(s, slot.panel, dim, q, scores));
             }
+        }
+    }
+}
+
+/// Scores of `R` rows with the positions of a panel.
+///
+/// # Safety
+/// `keys` is `[dim, 16]`, `q` is `[R, dim]`, and `scores` has `R` rows of stride [`SEGMENT`] with room for 16.
+#[inline(always)]
+unsafe fn score<S: Simd, const R: usize>(
+    s: S,
+    keys: *const f32,
+    dim: usize,
+    q: *const f32,
+    scores: *mut f32,
+) {
+    let mut acc = [s.splat_16(0.0); R];
+    // SAFETY: the caller's promise.
+    unsafe {
+        for d in 0..dim {
+            let key = s.load_16(keys.add(d * PANEL));
+            for r in 0..R {
+                acc[r] = s.fma_16(s.splat_16(*q.add(r * dim + d)), key, acc[r]);
+            }
+        }
+        for r in 0..R {
+            s.store_16(scores.add(r * SEGMENT), acc[r]);
         }
     }
 }
@@ -164,67 +197,53 @@ impl Kernel for Weigh<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        // SAFETY: the panel has the values, slot and sink the rows.
-        unsafe {
-            match self.vectors {
-                2 => weigh_all::<S, 2>(s, self.part, self.at),
-                _ => weigh_all::<S, 1>(s, self.part, self.at),
+        let Part {
+            tile,
+            slot,
+            segment,
+            sink,
+            ..
+        } = *self.part;
+        let (rows, stride) = (tile.rows(), tile.layout.padded_v());
+        for index in 0..rows.div_ceil(S::ROWS) {
+            let (first, count) = group(rows, S::ROWS, index);
+            let seen = tile.sees_in(segment, first, count);
+            // SAFETY: the panel has the values, slot and sink the rows.
+            unsafe {
+                let weights = slot.scores.add(first * SEGMENT);
+                let sink = sink.rows_from(first, stride);
+                by_rows_of_tier!(S, count, R => {
+                    let acc = weigh::<S, R>(s, slot.panel, seen, weights);
+                    match self.vectors {
+                        2 => sink.put(s, stride, self.at, &acc),
+                        _ => sink.put(s, stride, self.at, &acc.map(|[first, _]| [first])),
+                    }
+                });
             }
         }
     }
 }
 
+/// The values of the positions `from..to` in a panel, weighted, for `R` rows.
+///
 /// # Safety
-/// The panel has `8 * N` columns of the values that the tile sees.
+/// `values` is `[to, 16]`; `weights` has `R` rows of stride [`SEGMENT`] with `to` elements.
 #[inline(always)]
-unsafe fn weigh_all<S: Simd, const N: usize>(s: S, part: &Part<'_>, at: usize) {
-    let Part {
-        tile,
-        slot,
-        segment,
-        sink,
-        ..
-    } = *part;
-    let (rows, stride) = (tile.rows(), tile.layout.padded_v());
-    let panel = Panel {
-        start: slot.panel,
-        stride: PANEL,
-    };
-    for index in 0..rows.div_ceil(TILE_ROWS) {
-        let (first, count) = group(rows, TILE_ROWS, index);
-        let seen = tile.sees_in(segment, first, count);
-        // SAFETY: the caller's promise.
-        unsafe {
-            let weights = slot.scores.add(first * SEGMENT);
-            let sink = sink.rows_from(first, stride);
-            by_rows!(count,
-                6 => weigh_rows::<S, 6, N>(s, panel, seen, weights, sink, stride, at),
-                5 => weigh_rows::<S, 5, N>(s, panel, seen, weights, sink, stride, at),
-                4 => weigh_rows::<S, 4, N>(s, panel, seen, weights, sink, stride, at),
-                3 => weigh_rows::<S, 3, N>(s, panel, seen, weights, sink, stride, at),
-                2 => weigh_rows::<S, 2, N>(s, panel, seen, weights, sink, stride, at),
-                1 => weigh_rows::<S, 1, N>(s, panel, seen, weights, sink, stride, at)
-            );
-        }
-    }
-}
-
-/// # Safety
-/// The panel, the weights and the sink have these rows and columns.
-#[inline(always)]
-unsafe fn weigh_rows<S: Simd, const R: usize, const N: usize>(
+unsafe fn weigh<S: Simd, const R: usize>(
     s: S,
-    panel: Panel,
+    values: *const f32,
     (from, to): (usize, usize),
     weights: *const f32,
-    sink: Sink,
-    stride: usize,
-    at: usize,
-) {
-    let mut acc = [[s.splat(0.0); N]; R];
-    // SAFETY: the caller's promise.
-    unsafe {
-        weigh(s, panel, 0, from, to, weights, &mut acc);
-        sink.put(s, stride, at, &acc);
+) -> [[S::F; 2]; R] {
+    let mut acc = [s.splat_16(0.0); R];
+    for p in from..to {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let value = s.load_16(values.add(p * PANEL));
+            for r in 0..R {
+                acc[r] = s.fma_16(s.splat_16(*weights.add(r * SEGMENT + p)), value, acc[r]);
+            }
+        }
     }
+    acc.map(|acc| s.halves(acc))
 }

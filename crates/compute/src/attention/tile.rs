@@ -11,29 +11,6 @@ use crate::simd::{Simd, tanh};
 /// Long enough that sums are seldom rescaled; 16 columns of values and 6 rows of weights lie in the first-level cache.
 pub(super) const SEGMENT: usize = 128;
 
-/// Numbers that are converted already: row `j` begins at `j * stride`.
-#[derive(Clone, Copy)]
-pub(super) struct Panel {
-    pub(super) start: *const f32,
-    pub(super) stride: usize,
-}
-
-impl Keys for Panel {
-    #[inline(always)]
-    unsafe fn key<S: Simd>(self, s: S, d: usize, i: usize) -> S::F {
-        // SAFETY: the caller's promise.
-        unsafe { s.load(self.start.add(d * self.stride + 8 * i)) }
-    }
-}
-
-impl Values for Panel {
-    #[inline(always)]
-    unsafe fn value<S: Simd>(self, s: S, p: usize, i: usize) -> S::F {
-        // SAFETY: the caller's promise.
-        unsafe { s.load(self.start.add(p * self.stride + 8 * i)) }
-    }
-}
-
 /// Scores of `R` rows with the positions of `N` vectors from vector `first` on.
 ///
 /// # Safety

@@ -256,6 +256,37 @@ macro_rules! avx2_operations {
 }
 pub(super) use avx2_operations;
 
+/// Operations on 16 `f32` as two vectors.
+macro_rules! avx2_pairs {
+    () => {
+        type W = [__m256; 2];
+        const ROWS: usize = 6;
+
+        #[inline(always)]
+        fn splat_16(self, x: f32) -> [__m256; 2] {
+            [self.splat(x); 2]
+        }
+        #[inline(always)]
+        unsafe fn load_16(self, p: *const f32) -> [__m256; 2] {
+            [self.load(p), self.load(p.add(8))]
+        }
+        #[inline(always)]
+        unsafe fn store_16(self, p: *mut f32, x: [__m256; 2]) {
+            self.store(p, x[0]);
+            self.store(p.add(8), x[1]);
+        }
+        #[inline(always)]
+        fn fma_16(self, a: [__m256; 2], b: [__m256; 2], c: [__m256; 2]) -> [__m256; 2] {
+            [self.fma(a[0], b[0], c[0]), self.fma(a[1], b[1], c[1])]
+        }
+        #[inline(always)]
+        fn halves(self, a: [__m256; 2]) -> [__m256; 2] {
+            a
+        }
+    };
+}
+pub(super) use avx2_pairs;
+
 /// The lanes of each of 8 vectors put together by `$fold`.
 macro_rules! avx2_fold_each {
     ($v:ident, $fold:path) => {{
@@ -298,6 +329,7 @@ impl Simd for Avx2 {
     const TILES: bool = true;
     const TILE: usize = 4;
     avx2_operations!();
+    avx2_pairs!();
 
     #[inline(always)]
     unsafe fn tile(self, kind: TileKind, tile: &Tile) {

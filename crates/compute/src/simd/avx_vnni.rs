@@ -1,7 +1,7 @@
 //! AVX-VNNI: as AVX2, and one instruction multiplies 8 rows by 4 columns and adds in 32 bits. For processors that have it
 //! without AVX-512 (Alder Lake and later, Zen 5).
 
-use super::avx2::{avx2_fold_each, avx2_operations, broadcast4, max_bits};
+use super::avx2::{avx2_fold_each, avx2_operations, avx2_pairs, broadcast4, max_bits};
 use super::{Kernel, Simd, each};
 use std::arch::x86_64::*;
 
@@ -23,6 +23,7 @@ impl Simd for AvxVnni {
     const BIASED: bool = true;
     const TILE: usize = 4;
     avx2_operations!();
+    avx2_pairs!();
 
     #[inline(always)]
     fn add_pair(self, acc: __m256i, w: __m256i, a: __m256i) -> __m256i {

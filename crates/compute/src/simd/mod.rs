@@ -153,6 +153,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     type B: Copy;
     /// 8 `i32`.
     type A: Copy;
+    /// 16 `f32`: two vectors, or one where the tier has such.
+    type W: Copy;
 
     /// Whether signed codes are multiplied as unsigned ones plus 128 (taken off again through the activation sums),
     /// because the dot product instruction wants unsigned times signed and does not saturate.
@@ -161,6 +163,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     const TILES: bool = false;
     /// Tokens in a register tile of the prefill kernel, by the number of registers.
     const TILE: usize;
+    /// Rows in a register tile of 16 `f32` each: with 16 more and a factor they fit the registers.
+    const ROWS: usize;
 
     fn splat(self, x: f32) -> Self::F;
     /// Reads 8 `f32`.
@@ -190,6 +194,16 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn round(self, a: Self::F) -> Self::F;
     /// `2^n` for whole `n` in -126..=127.
     fn exp2_whole(self, n: Self::F) -> Self::F;
+
+    fn splat_16(self, x: f32) -> Self::W;
+    /// Reads 16 `f32`.
+    unsafe fn load_16(self, p: *const f32) -> Self::W;
+    /// Writes 16 `f32`.
+    unsafe fn store_16(self, p: *mut f32, x: Self::W);
+    /// As [`Simd::fma`].
+    fn fma_16(self, a: Self::W, b: Self::W, c: Self::W) -> Self::W;
+    fn halves(self, a: Self::W) -> [Self::F; 2];
+
     fn sum(self, a: Self::F) -> f32;
     fn largest(self, a: Self::F) -> f32;
     /// The sum of each vector, in any order.

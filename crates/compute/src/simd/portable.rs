@@ -33,6 +33,8 @@ impl Simd for Portable {
     type A = [i32; 8];
     const BIASED: bool = false;
     const TILE: usize = 4;
+    const ROWS: usize = 6;
+    type W = [f32; 16];
 
     #[inline]
     fn splat(self, x: f32) -> [f32; 8] {
@@ -110,6 +112,26 @@ impl Simd for Portable {
     #[inline]
     fn exp2_whole(self, n: [f32; 8]) -> [f32; 8] {
         map(n, |n| f32::from_bits(((n as i32 + 127) as u32) << 23))
+    }
+    #[inline]
+    fn splat_16(self, x: f32) -> [f32; 16] {
+        [x; 16]
+    }
+    #[inline]
+    unsafe fn load_16(self, p: *const f32) -> [f32; 16] {
+        p.cast::<[f32; 16]>().read_unaligned()
+    }
+    #[inline]
+    unsafe fn store_16(self, p: *mut f32, x: [f32; 16]) {
+        p.cast::<[f32; 16]>().write_unaligned(x);
+    }
+    #[inline]
+    fn fma_16(self, a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
+        std::array::from_fn(|i| a[i] * b[i] + c[i])
+    }
+    #[inline]
+    fn halves(self, a: [f32; 16]) -> [[f32; 8]; 2] {
+        std::array::from_fn(|h| std::array::from_fn(|i| a[8 * h + i]))
     }
     #[inline]
     fn sum(self, a: [f32; 8]) -> f32 {

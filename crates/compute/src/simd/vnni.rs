@@ -22,7 +22,36 @@ impl Simd for Avx512Vnni {
     const BIASED: bool = true;
     const TILES: bool = true;
     const TILE: usize = 8;
+    const ROWS: usize = 12;
+    type W = __m512;
     avx2_operations!();
+
+    #[inline(always)]
+    fn splat_16(self, x: f32) -> __m512 {
+        // SAFETY: `self` proves the features; so in every method below.
+        unsafe { _mm512_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn load_16(self, p: *const f32) -> __m512 {
+        _mm512_loadu_ps(p)
+    }
+    #[inline(always)]
+    unsafe fn store_16(self, p: *mut f32, x: __m512) {
+        _mm512_storeu_ps(p, x);
+    }
+    #[inline(always)]
+    fn fma_16(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        // SAFETY: see `splat_16`.
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    fn halves(self, a: __m512) -> [__m256; 2] {
+        // SAFETY: see `splat_16`.
+        unsafe {
+            let second = _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(a));
+            [_mm512_castps512_ps256(a), _mm256_castpd_ps(second)]
+        }
+    }
 
     #[inline(always)]
     unsafe fn tile(self, kind: TileKind, tile: &Tile) {
