@@ -73,7 +73,7 @@ impl Activations {
     pub fn bytes_for(tokens: usize, cols: usize, precision: Precision) -> usize {
         let blocks = cols.div_ceil(BLOCK);
         let coded = match precision {
-            Precision::Bits8 => blocks * (4 * SCALES + BLOCK),
+            Precision::Bits8 => blocks * (size_of::<f32>() * SCALES + BLOCK),
             Precision::Bits16 => WideRows::bytes_for(blocks),
         };
         tokens * (4 * cols + coded)

@@ -15,6 +15,7 @@ use crate::panels::*;
 use crate::pool::Pool;
 use crate::simd::{Kernel, Simd};
 use crate::tier::Tier;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 /// Up to so many tokens a panel is multiplied straight from memory; four cost about as much as one there.
@@ -61,9 +62,7 @@ pub fn matmul(pool: &Pool, tier: Tier, input: &Activations, group: &mut [Matmul<
         pairs += weights.panels().div_ceil(2);
     }
     let jobs = &jobs[..group.len()];
-    let token_blocks = tokens.div_ceil(TOKEN_BLOCK);
-    for block in 0..token_blocks {
-        let first = block * TOKEN_BLOCK;
+    for first in (0..tokens).step_by(TOKEN_BLOCK) {
         let count = TOKEN_BLOCK.min(tokens - first);
         // Few tokens: enough hand-outs to even out a busy neighbour, few enough that they cost nothing. Many: a pair takes long.
         let hand_outs = match count {
@@ -204,6 +203,25 @@ impl Out {
                 std::ptr::copy_nonoverlapping(row.as_ptr(), at, rows);
             }
         }
+    }
+}
+
+/// Memory for the sums of one or two panels with the tokens of a block.
+struct Sums([MaybeUninit<[[f32; ROWS]; 2]>; TOKEN_BLOCK]);
+
+impl Sums {
+    fn new() -> Self {
+        Sums([const { MaybeUninit::uninit() }; TOKEN_BLOCK])
+    }
+
+    /// The sums of so many tokens, all zero.
+    fn zeros(&mut self, tokens: usize) -> &mut [[[f32; ROWS]; 2]] {
+        let sums = &mut self.0[..tokens];
+        for sum in &mut *sums {
+            sum.write([[0.0; ROWS]; 2]);
+        }
+        // SAFETY: each has been written.
+        unsafe { &mut *(&raw mut *sums as *mut [[[f32; ROWS]; 2]]) }
     }
 }
 

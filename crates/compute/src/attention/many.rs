@@ -214,9 +214,14 @@ impl Kernel for Weigh<'_> {
                 let sink = sink.rows_from(first, stride);
                 by_rows_of_tier!(S, count, R => {
                     let acc = weigh::<S, R>(s, slot.panel, seen, weights);
-                    match self.vectors {
-                        2 => sink.put(s, stride, self.at, &acc),
-                        _ => sink.put(s, stride, self.at, &acc.map(|[first, _]| [first])),
+                    if self.vectors == 2 {
+                        sink.put(s, stride, self.at, &acc);
+                    } else {
+                        let mut first = [[acc[0][0]]; R];
+                        for r in 1..R {
+                            first[r] = [acc[r][0]];
+                        }
+                        sink.put(s, stride, self.at, &first);
                     }
                 });
             }
@@ -245,5 +250,9 @@ unsafe fn weigh<S: Simd, const R: usize>(
             }
         }
     }
-    acc.map(|acc| s.halves(acc))
+    let mut halves = [s.halves(acc[0]); R];
+    for r in 1..R {
+        halves[r] = s.halves(acc[r]);
+    }
+    halves
 }

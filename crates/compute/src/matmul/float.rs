@@ -2,7 +2,7 @@
 //!
 //! A stretch of two panels stays in the first-level cache while a register tile of tokens after the other passes over it.
 
-use super::{TOKEN_BLOCK, Task, Write};
+use super::{Sums, Task, Write};
 use crate::panels::ROWS;
 use crate::simd::{Kernel, Simd};
 use crate::tier::Tier;
@@ -23,8 +23,8 @@ pub(super) fn multiply<P: Plain>(tier: Tier, task: &Task<'_>) {
     if task.count == 1 {
         return tier.run(One { task, plain });
     }
-    let mut sums = [[[0.0; ROWS]; 2]; TOKEN_BLOCK];
-    let sums = &mut sums[..task.count];
+    let mut sums = Sums::new();
+    let sums = sums.zeros(task.count);
     let panels = task.panels.len() / panel_bytes;
     let stretch = STRETCH_BYTES / (P::BYTES * ROWS);
     for start in (0..cols).step_by(stretch) {

@@ -2,7 +2,7 @@
 //!
 //! The kernels for many tokens see unpacked codes only, so that they are compiled per [`Shape`] and not per type.
 
-use super::{FEW, TOKEN_BLOCK, Task, Write};
+use super::{FEW, Sums, Task, Write};
 use crate::activations::{Activations, SCALES};
 use crate::panels::{BLOCK, Block, ROWS, Shape, Unit};
 use crate::simd::{Kernel, Simd, Tile, TileKind, UNPACKED_BLOCKS, UNPACKED_PAIR, each};
@@ -32,13 +32,8 @@ fn panel_bytes<U: Unit>(input: &Activations) -> usize {
 
 fn many<U: Unit>(tier: Tier, task: &Task<'_>) {
     let mut scratch = MaybeUninit::<Scratch>::uninit();
-    let mut sums = [const { MaybeUninit::<[[f32; ROWS]; 2]>::uninit() }; TOKEN_BLOCK];
-    let sums = &mut sums[..task.count];
-    for sum in &mut *sums {
-        sum.write([[0.0; ROWS]; 2]);
-    }
-    // SAFETY: each has been written.
-    let sums = unsafe { &mut *(&raw mut *sums as *mut [[[f32; ROWS]; 2]]) };
+    let mut sums = Sums::new();
+    let sums = sums.zeros(task.count);
     let panel_bytes = panel_bytes::<U>(task.input);
     let panels = task.panels.len() / panel_bytes;
     // Stretches of about one length: a short one at the end costs almost as much as a whole one.

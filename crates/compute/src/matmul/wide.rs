@@ -4,7 +4,7 @@
 //! columns of 8 rows and adds each pair in 32 bits: as many products a cycle as exact products of bytes reach, of activations
 //! that are 256 times finer. Two panels share what is read of a token.
 
-use super::{TOKEN_BLOCK, Task, Write};
+use super::{Sums, Task, Write};
 use crate::activations::{WideRow, WideRows};
 use crate::panels::{BLOCK, ROWS, Shape, Unit};
 use crate::simd::{Kernel, Simd, Tile, TileKind, WIDE_BLOCKS, WIDE_PAIR};
@@ -21,8 +21,8 @@ const REST: usize = 2;
 pub(super) fn multiply<U: Unit>(tier: Tier, task: &Task<'_>, rows: &WideRows) {
     let mut scratch = MaybeUninit::<Scratch>::uninit();
     let scratch = scratch.as_mut_ptr().cast::<u8>();
-    let mut sums = [[[0.0; ROWS]; 2]; TOKEN_BLOCK];
-    let sums = &mut sums[..task.count];
+    let mut sums = Sums::new();
+    let sums = sums.zeros(task.count);
     let panel_bytes = task.input.blocks() / U::BLOCKS * U::BYTES;
     let panels = task.panels.len() / panel_bytes;
     let stretch_bytes = WIDE_BLOCKS / U::BLOCKS * U::BYTES;
