@@ -161,6 +161,8 @@ fn group_of<S: Simd, U: Unit, const P: usize, const T: usize>(
 
 /// `acc += block x activations` for block `n` of each row. A half at a time for all rows: no more codes are in registers.
 ///
+/// Where the halves of the weights share a scale, those of the activations are put together first.
+///
 /// # Safety
 /// The rows have more than `n` blocks.
 #[inline(always)]
@@ -176,6 +178,7 @@ unsafe fn accumulate<S: Simd, H: Shape, const T: usize>(
         each!(4; j => block.codes[j]),
         each!(4; j => block.codes[4 + j]),
     ];
+    let mut first = [s.splat(0.0); T];
     for h in 0..2 {
         for t in 0..T {
             let codes = rows[t].codes.add(n * BLOCK + 16 * h);
@@ -187,12 +190,17 @@ unsafe fn accumulate<S: Simd, H: Shape, const T: usize>(
             } else {
                 s.dot_unsigned::<2>(&halves[h], codes)
             };
-            let scale = s.mul(block.s[h], s.splat(*scales.add(h)));
-            acc[t] = s.fma(scale, s.to_f32(dot), acc[t]);
+            let (dot, scale) = (s.to_f32(dot), s.splat(*scales.add(h)));
             if H::HALVES {
+                acc[t] = s.fma(s.mul(block.s[h], scale), dot, acc[t]);
                 acc[t] = s.fma(block.m[h], s.splat(*scales.add(2 + h)), acc[t]);
-            } else if h == 1 && (!H::SIGNED || S::BIASED) {
-                acc[t] = s.fma(block.m[0], s.splat(*scales.add(4)), acc[t]);
+            } else if h == 0 {
+                first[t] = s.mul(dot, scale);
+            } else {
+                acc[t] = s.fma(block.s[0], s.fma(dot, scale, first[t]), acc[t]);
+                if !H::SIGNED || S::BIASED {
+                    acc[t] = s.fma(block.m[0], s.splat(*scales.add(4)), acc[t]);
+                }
             }
         }
     }

@@ -9,6 +9,7 @@
 //! equal to the last bit.
 
 use std::arch::asm;
+use std::mem::MaybeUninit;
 
 use super::{Tile, UNPACKED_PAIR};
 
@@ -112,9 +113,11 @@ macro_rules! next_block {
 /// Runs a loop over the blocks of a tile, which may use all 16 registers. `ones` holds 16-bit ones.
 macro_rules! tile_loop {
     ($tile:ident, $($body:expr),+ $(,)?) => {
-        // SAFETY: the caller's tile: every address is inside its unpacked panels, its rows or its sums.
+        let mut half = MaybeUninit::<Half>::uninit();
+        // SAFETY: the caller's tile: every address is inside its unpacked panels, its rows or its sums, or in `half`.
         unsafe {
             asm!(
+                "/* not every loop keeps first halves: {half} */",
                 "2:",
                 $($body,)+
                 next_block!(),
@@ -126,6 +129,7 @@ macro_rules! tile_loop {
                 s1 = in(reg) $tile.scale_stride,
                 s3 = in(reg) 3 * $tile.scale_stride,
                 sums = in(reg) $tile.sums,
+                half = in(reg) half.as_mut_ptr(),
                 ones = in(reg) &raw const ONES,
                 n = inout(reg) $tile.blocks => _,
                 pair = const UNPACKED_PAIR,
@@ -137,6 +141,12 @@ macro_rules! tile_loop {
             )
         }
     };
+}
+
+/// The first half of a block for each sum of a tile.
+#[repr(align(32))]
+struct Half {
+    _dots: [f32; 64],
 }
 
 #[repr(align(32))]
@@ -173,16 +183,98 @@ macro_rules! scaled {
             ", ",
             $q,
             "\n",
+            added!($t, $p, $q, "ymm11", "ymm13"),
+        )
+    };
+}
+
+/// `dot = factor * dot + sum`, with a factor for each panel.
+macro_rules! added {
+    ($t:tt, $p:literal, $q:literal, $first:literal, $second:literal) => {
+        concat!(
             "vfmadd213ps ",
             $p,
-            ", ymm11, [{sums} + 64*",
+            ", ",
+            $first,
+            ", [{sums} + 64*",
             stringify!($t),
             "]\n",
             "vfmadd213ps ",
             $q,
-            ", ymm13, [{sums} + 64*",
+            ", ",
+            $second,
+            ", [{sums} + 64*",
             stringify!($t),
             " + 32]\n",
+        )
+    };
+}
+
+/// The first half of a block whose halves share a scale: `scale of token * dot` is kept in memory.
+macro_rules! first_half {
+    ($t:tt, $p:literal, $q:literal) => {
+        concat!(
+            scale!("ymm10", $t, "0"),
+            "vcvtdq2ps ",
+            $p,
+            ", ",
+            $p,
+            "\n",
+            "vcvtdq2ps ",
+            $q,
+            ", ",
+            $q,
+            "\n",
+            "vmulps ",
+            $p,
+            ", ",
+            $p,
+            ", ymm10\n",
+            "vmulps ",
+            $q,
+            ", ",
+            $q,
+            ", ymm10\n",
+            "vmovaps [{half} + 64*",
+            stringify!($t),
+            "], ",
+            $p,
+            "\n",
+            "vmovaps [{half} + 64*",
+            stringify!($t),
+            " + 32], ",
+            $q,
+            "\n",
+        )
+    };
+}
+
+/// The second half: `dot = sum + scale of weights (ymm8, ymm9) * (first half + scale of token * dot)`.
+macro_rules! second_half {
+    ($t:tt, $p:literal, $q:literal) => {
+        concat!(
+            scale!("ymm10", $t, "1"),
+            "vcvtdq2ps ",
+            $p,
+            ", ",
+            $p,
+            "\n",
+            "vcvtdq2ps ",
+            $q,
+            ", ",
+            $q,
+            "\n",
+            "vfmadd213ps ",
+            $p,
+            ", ymm10, [{half} + 64*",
+            stringify!($t),
+            "]\n",
+            "vfmadd213ps ",
+            $q,
+            ", ymm10, [{half} + 64*",
+            stringify!($t),
+            " + 32]\n",
+            added!($t, $p, $q, "ymm8", "ymm9"),
         )
     };
 }
@@ -204,17 +296,17 @@ macro_rules! stored {
     };
 }
 
+/// A token of a block without an offset.
 macro_rules! finished {
-    ($t:tt, $p:literal, $q:literal, $half:literal) => {
-        concat!(scaled!($t, $p, $q, $half), stored!($t, $p, $q))
+    ($t:tt, $p:literal, $q:literal) => {
+        concat!(second_half!($t, $p, $q), stored!($t, $p, $q))
     };
 }
 
-/// As `finished`, and `offset of weights (ymm14, ymm15) * sum of the token's codes`, number `$i` of its scales and sums.
-macro_rules! finished_with_offset {
-    ($t:tt, $p:literal, $q:literal, $half:literal, $i:literal) => {
+/// `sum += offset of weights (ymm14, ymm15) * sum of the token's codes`, number `$i` of its scales and sums.
+macro_rules! offset {
+    ($t:tt, $p:literal, $q:literal, $i:literal) => {
         concat!(
-            scaled!($t, $p, $q, $half),
             scale!("ymm10", $t, $i),
             "vfmadd231ps ",
             $p,
@@ -224,6 +316,20 @@ macro_rules! finished_with_offset {
             ", ymm15, ymm10\n",
             stored!($t, $p, $q),
         )
+    };
+}
+
+/// A token of a block with an offset.
+macro_rules! finished_with_offset {
+    ($t:tt, $p:literal, $q:literal) => {
+        concat!(second_half!($t, $p, $q), offset!($t, $p, $q, "4"))
+    };
+}
+
+/// A token of a half block with a scale and an offset of its own.
+macro_rules! half_finished {
+    ($t:tt, $p:literal, $q:literal, $half:literal, $i:literal) => {
+        concat!(scaled!($t, $p, $q, $half), offset!($t, $p, $q, $i))
     };
 }
 
@@ -308,12 +414,11 @@ pub(super) unsafe fn whole(tile: &Tile) {
     tile_loop!(
         tile,
         four_steps!("0", "1", "2", "3", "0", "32", "64", "96"),
-        weights!("ymm8", "ymm9", "256"),
-        tokens!(finished, "0"),
+        tokens!(first_half),
         four_steps!("4", "5", "6", "7", "128", "160", "192", "224"),
         weights!("ymm8", "ymm9", "256"),
         weights!("ymm14", "ymm15", "320"),
-        tokens!(finished_with_offset, "1", "4"),
+        tokens!(finished_with_offset),
     );
 }
 
@@ -392,11 +497,11 @@ pub(super) unsafe fn halves(tile: &Tile) {
         two_by_two_steps!("0", "1", "2", "3", "0", "32", "64", "96"),
         weights!("ymm8", "ymm9", "256"),
         weights!("ymm14", "ymm15", "320"),
-        tokens!(finished_with_offset, "0", "2"),
+        tokens!(half_finished, "0", "2"),
         two_by_two_steps!("4", "5", "6", "7", "128", "160", "192", "224"),
         weights!("ymm8", "ymm9", "288"),
         weights!("ymm14", "ymm15", "352"),
-        tokens!(finished_with_offset, "1", "3"),
+        tokens!(half_finished, "1", "3"),
     );
 }
 
@@ -483,10 +588,9 @@ pub(super) unsafe fn signed(tile: &Tile) {
         tile,
         "vmovdqa ymm12, [{ones}]",
         single_steps!("0", "1", "2", "3", "0", "32", "64", "96"),
-        weights!("ymm8", "ymm9", "256"),
-        tokens!(finished, "0"),
+        tokens!(first_half),
         single_steps!("4", "5", "6", "7", "128", "160", "192", "224"),
         weights!("ymm8", "ymm9", "256"),
-        tokens!(finished, "1"),
+        tokens!(finished),
     );
 }

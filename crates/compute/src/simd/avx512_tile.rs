@@ -93,6 +93,55 @@ macro_rules! offset {
     };
 }
 
+/// The first half of a block: `free = scale of token * dot`, number `$i` of the token's scales and sums.
+macro_rules! first_half {
+    ($codes:literal, $scales:literal, $dot:literal, $sum:literal, $free:literal, $i:literal) => {
+        concat!(
+            "vcvtdq2ps ",
+            $dot,
+            ", ",
+            $dot,
+            "\n",
+            "vmulps ",
+            $free,
+            ", ",
+            $dot,
+            ", dword ptr [",
+            $scales,
+            " + 4*",
+            $i,
+            "]{{1to16}}\n",
+        )
+    };
+}
+
+/// The second half: `sum += scale of weights (zmm28) * (free + scale of token * dot)`.
+macro_rules! second_half {
+    ($codes:literal, $scales:literal, $dot:literal, $sum:literal, $free:literal, $i:literal) => {
+        concat!(
+            "vcvtdq2ps ",
+            $dot,
+            ", ",
+            $dot,
+            "\n",
+            "vfmadd231ps ",
+            $free,
+            ", ",
+            $dot,
+            ", dword ptr [",
+            $scales,
+            " + 4*",
+            $i,
+            "]{{1to16}}\n",
+            "vfmadd231ps ",
+            $sum,
+            ", zmm28, ",
+            $free,
+            "\n",
+        )
+    };
+}
+
 /// The products of 4 steps.
 macro_rules! four_steps {
     ($by:literal, $s0:literal, $s1:literal, $s2:literal, $s3:literal) => {
@@ -188,12 +237,12 @@ pub(super) unsafe fn whole(tile: &Tile) {
         "20",
         tokens!(clear),
         four_steps!("vpdpbusd", "0", "1", "2", "3"),
-        "vmovaps zmm28, [{w} + 512]",
-        tokens!(scaled, "0"),
+        tokens!(first_half, "0"),
         tokens!(clear),
         four_steps!("vpdpbusd", "4", "5", "6", "7"),
+        "vmovaps zmm28, [{w} + 512]",
         "vmovaps zmm29, [{w} + 640]",
-        tokens!(scaled, "1"),
+        tokens!(second_half, "1"),
         tokens!(offset, "4"),
     );
 }
