@@ -218,8 +218,8 @@ impl Kernel for Weigh<'_> {
                         sink.put(s, stride, self.at, &acc);
                     } else {
                         let mut first = [[acc[0][0]]; R];
-                        for r in 1..R {
-                            first[r] = [acc[r][0]];
+                        for (first, halves) in first.iter_mut().zip(&acc) {
+                            *first = [halves[0]];
                         }
                         sink.put(s, stride, self.at, &first);
                     }
@@ -251,8 +251,8 @@ unsafe fn weigh<S: Simd, const R: usize>(
         }
     }
     let mut halves = [s.halves(acc[0]); R];
-    for r in 1..R {
-        halves[r] = s.halves(acc[r]);
+    for (halves, acc) in halves.iter_mut().zip(acc) {
+        *halves = s.halves(acc);
     }
     halves
 }
