@@ -45,6 +45,7 @@ class Dunlin:
 
     def __init__(self, program=None):
         self.program = program
+        self.tier = None  # known once it has measured something
 
     def setup(self):
         if not self.program:
@@ -58,9 +59,11 @@ class Dunlin:
         return "defaults"
 
     def bench(self, model, threads, *arguments):
-        return json.loads(output_of(
+        rows = json.loads(output_of(
             self.program, "bench", model, "-t", threads, "-r", 1, "--no-cold-start", "-o", "json", "--offline",
             "--quiet", *arguments))  # fmt: skip
+        self.tier = rows[0]["tier"]
+        return rows
 
     def speeds(self, model, threads, prompt, generate, depth):
         rows = self.bench(model, threads, "-p", prompt, "-n", generate, "-d", depth, "-b", 1)

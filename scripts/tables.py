@@ -67,6 +67,8 @@ def sources(rows):
     for row in rows:
         rounds = len(next(iter(row["ours"].values())))
         machine = f"{row['date']}: {row['processor']}, {row['threads']} threads, {rounds} rounds, Dunlin {row['dunlin']}"
+        if row.get("tier"):
+            machine += f", {row['tier']}"
         lines.setdefault(machine, []).append(row["model"])
     said = [f"- {machine}: {', '.join(dict.fromkeys(models))}." for machine, models in lines.items()]
     flags = {}

@@ -12,7 +12,6 @@ use dunlin_compute::{
 };
 use dunlin_format::{DType, can_decode, decode};
 use proptest::prelude::*;
-use std::time::Instant;
 
 /// Types with a kernel of their own.
 const TYPES: [DType; 15] = [
@@ -480,45 +479,6 @@ fn refuses_sizes_that_do_not_fit() {
             pack(&pool, dtype, rows, cols, &vec![0; bytes]).is_err(),
             "{} {rows} x {cols}",
             dtype.name()
-        );
-    }
-}
-
-/// `cargo test --release -p dunlin-compute --test matmul -- --ignored --nocapture`
-#[test]
-#[ignore = "a measurement, for a quiet machine"]
-#[allow(clippy::print_stdout, reason = "says what was measured")]
-fn speed_beside_q4_k() {
-    let (rows, cols) = (2048, 2048);
-    let (pool, tier) = (Pool::new(1).unwrap(), Tier::detect());
-    let mut random = Random(1);
-    let x = Vec::from_iter((0..256 * cols).map(|_| random.next() as f32 / 2f32.powi(30) - 1.0));
-    let mut reference = [0.0; 2];
-    for dtype in [DType::Q4_K].into_iter().chain(GENERAL) {
-        let bytes = blocks(dtype, rows * cols / dtype.block_len(), false, &mut random);
-        let weights = &pack(&pool, dtype, rows, cols, &bytes).unwrap();
-        let best = [1, 256].map(|tokens| {
-            let mut input = Activations::new(tokens, cols);
-            input.fill(&pool, tier, tokens, true, |t, row| {
-                row.copy_from_slice(&x[t * cols..][..cols])
-            });
-            let mut out = vec![0.0; tokens * rows];
-            let runs = (0..15).map(|_| {
-                let out = &mut out;
-                let start = Instant::now();
-                matmul(&pool, tier, &input, &mut [Matmul { weights, out }]);
-                start.elapsed().as_secs_f64() * 1e3
-            });
-            runs.fold(f64::INFINITY, f64::min)
-        });
-        if dtype == DType::Q4_K {
-            reference = best;
-        }
-        let [one, many] = best;
-        let [one_ratio, many_ratio] = [one / reference[0], many / reference[1]];
-        println!(
-            "{dtype:8} 1 token: {one:6.2} ms ({one_ratio:4.1} x Q4_K), \
-             256 tokens: {many:6.1} ms ({many_ratio:4.1} x)"
         );
     }
 }

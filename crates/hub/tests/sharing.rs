@@ -18,7 +18,7 @@ const MODEL: &str = "DUNLIN_HUB_TEST_MODEL";
 
 /// Not a test of its own: the body of the processes that the tests below start.
 #[test]
-#[ignore = "started by the tests below"]
+#[ignore = "not a test: the child process that the tests of this file start and kill; without them it has nothing to pull"]
 fn pull_in_a_process_of_its_own() {
     let (Ok(home), Ok(model)) = (std::env::var(HOME), std::env::var(MODEL)) else {
         return;

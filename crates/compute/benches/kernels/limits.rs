@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use dunlin_compute::Pool;
+use dunlin_compute::{Pool, Tier};
 
 /// Words of memory that are read: several times the third-level cache.
 const WORDS: usize = (256 << 20) / 8;
@@ -43,7 +43,9 @@ pub(crate) enum Limit {
     Maddubs2,
     /// Signed codes of 8 bits: the sign goes to the other operand, and each product is widened by itself.
     MaddubsSigned,
-    /// Floats.
+    /// Any codes: one instruction of AVX-512 VNNI multiplies 64 bytes and sums them in 32 bits.
+    Dot,
+    /// Floats, 8 at a time.
     Fma,
 }
 
@@ -53,19 +55,37 @@ const ROUNDS: usize = 100_000;
 const ITEMS: usize = 8;
 
 impl Limit {
-    /// Multiply-accumulates per second of all threads; `None` on processors without AVX2 and FMA.
+    /// The limit of kernels of this tier.
+    pub(crate) fn on(self, tier: Tier) -> Self {
+        match (self, tier.name()) {
+            (Limit::Fma, _) => self,
+            (_, "avx512-vnni") => Limit::Dot,
+            _ => self,
+        }
+    }
+
+    /// Multiply-accumulates per second of all threads; `None` on processors without the instructions.
     pub(crate) fn measure(self, pool: &Pool) -> Option<f64> {
         #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        if self.can_run() {
             let items = pool.threads() * ITEMS;
             let start = Instant::now();
-            // SAFETY: the processor has both features.
+            // SAFETY: the processor has the instructions.
             pool.for_each(items, 1, |_| unsafe { self.run() });
             let seconds = start.elapsed().as_secs_f64();
             return Some((items * ROUNDS * self.work()) as f64 / seconds);
         }
         let _ = pool;
         None
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn can_run(self) -> bool {
+        use std::arch::is_x86_feature_detected as has;
+        match self {
+            Limit::Dot => has!("avx512f") && has!("avx512vnni"),
+            _ => has!("avx2") && has!("fma"),
+        }
     }
 
     /// Multiply-accumulates of a round.
@@ -77,12 +97,13 @@ impl Limit {
             Limit::Maddubs4 => of_codes(4),
             Limit::Maddubs2 => of_codes(2),
             Limit::MaddubsSigned => of_codes(1),
+            Limit::Dot => 64 * x86::DOT_SUMS,
             Limit::Fma => 8 * x86::FLOAT_SUMS,
         }
     }
 
     /// # Safety
-    /// The processor has AVX2 and FMA.
+    /// The processor has the instructions ([`Limit::can_run`]).
     #[cfg(target_arch = "x86_64")]
     unsafe fn run(self) {
         // SAFETY: promised by the caller.
@@ -92,6 +113,7 @@ impl Limit {
                 Limit::Maddubs4 => x86::maddubs::<4>(),
                 Limit::Maddubs2 => x86::maddubs::<2>(),
                 Limit::MaddubsSigned => x86::maddubs_signed(),
+                Limit::Dot => x86::dot(),
                 Limit::Fma => x86::fma(),
             }
         }
@@ -107,6 +129,7 @@ mod x86 {
     /// Independent sums, enough to hide the latency of an instruction.
     pub(super) const CODE_SUMS: usize = 8;
     pub(super) const FLOAT_SUMS: usize = 12;
+    pub(super) const DOT_SUMS: usize = 16;
 
     /// The same value, of which the compiler no longer knows that it is: nothing is computed once instead of often.
     #[inline]
@@ -150,6 +173,26 @@ mod x86 {
                 let signed = _mm256_sign_epi8(input, codes);
                 let words = _mm256_maddubs_epi16(magnitudes, signed);
                 *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(words, ones));
+            }
+        }
+        black_box(sums);
+    }
+
+    #[target_feature(enable = "avx512f,avx512vnni")]
+    pub(super) fn dot() {
+        let (codes, input) = (_mm512_set1_epi8(3), _mm512_set1_epi8(-2));
+        let mut sums = [_mm512_setzero_si512(); DOT_SUMS];
+        for _ in 0..ROUNDS {
+            for sum in &mut sums {
+                *sum = _mm512_dpbusd_epi32(*sum, codes, input);
+                // SAFETY: the text is a comment: the compiler only no longer knows the value.
+                unsafe {
+                    asm!(
+                        "/* {0} */",
+                        inout(zmm_reg) * sum,
+                        options(nomem, nostack, preserves_flags)
+                    );
+                }
             }
         }
         black_box(sums);

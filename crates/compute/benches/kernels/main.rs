@@ -31,7 +31,7 @@ const PREFILL_ROWS: usize = 4096;
 /// Tokens of a prefill: a block of the kernels.
 const TOKENS: usize = 128;
 
-/// The types with a kernel, and the limit of each: how many products of its codes with 8-bit codes fit into 16 bits.
+/// The types with a kernel, and the limit of each where there is no dot product instruction: how many products of its codes with 8-bit codes fit into 16 bits.
 const TYPES: [(DType, Limit); 15] = [
     (DType::Q4_0, Limit::Maddubs8),
     (DType::Q4_1, Limit::Maddubs8),
@@ -163,6 +163,7 @@ fn decode(setup: &Setup, dtype: DType, memory: &[u64]) -> Part {
 
 /// Many tokens: arithmetic is what takes the time.
 fn prefill(setup: &Setup, dtype: DType, limit: Limit) -> Part {
+    let limit = limit.on(setup.tier);
     let weights = matrix(setup, dtype, PREFILL_ROWS);
     let work = (PREFILL_ROWS * COLS * TOKENS) as f64;
     let mut product = product(setup, &weights, TOKENS);

@@ -2,8 +2,8 @@
 //!
 //! Written in assembly because the compiler, given the same intrinsics, moves loads and products ahead of their use until
 //! the 16 registers overflow: it reached about two thirds of what these loops do. A broadcast activation serves both panels, which
-//! keeps the two loads a cycle below the four vector operations. The sums of the tile stay in memory, where each half block reads and
-//! writes them once; the 8 registers of a tile hold products in 16 or 32 bits.
+//! keeps the two loads a cycle below the four vector operations. The sums of the tile stay in memory, where each block (or half block
+//! with a scale of its own) reads and writes them once; the 8 registers of a tile hold products in 16 or 32 bits.
 //!
 //! The operations on each sum and their order are those of the kernel for few tokens (`matmul/quantized.rs`), so that results are
 //! equal to the last bit.
@@ -11,73 +11,70 @@
 use std::arch::asm;
 use std::mem::MaybeUninit;
 
+use super::assembly::op;
 use super::{Tile, UNPACKED_PAIR};
 
 /// The activations of step `$step` for token `$t`, in every lane of `$to`.
 macro_rules! broadcast {
     ($to:literal, 0, $step:literal) => {
-        concat!("vpbroadcastd ", $to, ", dword ptr [{a} + 4*", $step, "]\n")
+        concat!(op!(
+            "vpbroadcastd",
+            $to,
+            concat!("dword ptr [{a} + 4*", $step, "]")
+        ),)
     };
     ($to:literal, 1, $step:literal) => {
-        concat!(
-            "vpbroadcastd ",
+        concat!(op!(
+            "vpbroadcastd",
             $to,
-            ", dword ptr [{a} + {a1} + 4*",
-            $step,
-            "]\n"
-        )
+            concat!("dword ptr [{a} + {a1} + 4*", $step, "]")
+        ),)
     };
     ($to:literal, 2, $step:literal) => {
-        concat!(
-            "vpbroadcastd ",
+        concat!(op!(
+            "vpbroadcastd",
             $to,
-            ", dword ptr [{a} + 2*{a1} + 4*",
-            $step,
-            "]\n"
-        )
+            concat!("dword ptr [{a} + 2*{a1} + 4*", $step, "]")
+        ),)
     };
     ($to:literal, 3, $step:literal) => {
-        concat!(
-            "vpbroadcastd ",
+        concat!(op!(
+            "vpbroadcastd",
             $to,
-            ", dword ptr [{a} + {a3} + 4*",
-            $step,
-            "]\n"
-        )
+            concat!("dword ptr [{a} + {a3} + 4*", $step, "]")
+        ),)
     };
 }
 
 /// Number `$i` of the 5 scales and sums of token `$t` in this block, in every lane of `$to`.
 macro_rules! scale {
     ($to:literal, 0, $i:literal) => {
-        concat!("vbroadcastss ", $to, ", dword ptr [{s} + 4*", $i, "]\n")
+        concat!(op!(
+            "vbroadcastss",
+            $to,
+            concat!("dword ptr [{s} + 4*", $i, "]")
+        ),)
     };
     ($to:literal, 1, $i:literal) => {
-        concat!(
-            "vbroadcastss ",
+        concat!(op!(
+            "vbroadcastss",
             $to,
-            ", dword ptr [{s} + {s1} + 4*",
-            $i,
-            "]\n"
-        )
+            concat!("dword ptr [{s} + {s1} + 4*", $i, "]")
+        ),)
     };
     ($to:literal, 2, $i:literal) => {
-        concat!(
-            "vbroadcastss ",
+        concat!(op!(
+            "vbroadcastss",
             $to,
-            ", dword ptr [{s} + 2*{s1} + 4*",
-            $i,
-            "]\n"
-        )
+            concat!("dword ptr [{s} + 2*{s1} + 4*", $i, "]")
+        ),)
     };
     ($to:literal, 3, $i:literal) => {
-        concat!(
-            "vbroadcastss ",
+        concat!(op!(
+            "vbroadcastss",
             $to,
-            ", dword ptr [{s} + {s3} + 4*",
-            $i,
-            "]\n"
-        )
+            concat!("dword ptr [{s} + {s3} + 4*", $i, "]")
+        ),)
     };
 }
 
@@ -85,16 +82,8 @@ macro_rules! scale {
 macro_rules! weights {
     ($first:literal, $second:literal, $at:literal) => {
         concat!(
-            "vmovdqa ",
-            $first,
-            ", [{w} + 2*",
-            $at,
-            "]\n",
-            "vmovdqa ",
-            $second,
-            ", [{w} + 32 + 2*",
-            $at,
-            "]\n",
+            op!("vmovdqa", $first, concat!("[{w} + 2*", $at, "]")),
+            op!("vmovdqa", $second, concat!("[{w} + 32 + 2*", $at, "]")),
         )
     };
 }
@@ -166,6 +155,26 @@ macro_rules! tokens {
     };
 }
 
+/// The sums of token `$t` with the first panel, and with the second (`" + 32"`).
+macro_rules! sum {
+    ($t:tt $(, $second:literal)?) => {
+        concat!("[{sums} + 64*", stringify!($t) $(, $second)?, "]")
+    };
+}
+
+/// What is kept of the first half of a block for each sum.
+macro_rules! half {
+    ($t:tt $(, $second:literal)?) => {
+        concat!("[{half} + 64*", stringify!($t) $(, $second)?, "]")
+    };
+}
+
+macro_rules! to_floats {
+    ($p:literal, $q:literal) => {
+        concat!(op!("vcvtdq2ps", $p, $p), op!("vcvtdq2ps", $q, $q))
+    };
+}
+
 /// The end of a half block: `sums += scale of weights (ymm8, ymm9) * scale of token * dot`.
 macro_rules! scaled {
     ($t:tt, $p:literal, $q:literal, $half:literal) => {
@@ -173,16 +182,7 @@ macro_rules! scaled {
             scale!("ymm10", $t, $half),
             "vmulps ymm11, ymm8, ymm10\n",
             "vmulps ymm13, ymm9, ymm10\n",
-            "vcvtdq2ps ",
-            $p,
-            ", ",
-            $p,
-            "\n",
-            "vcvtdq2ps ",
-            $q,
-            ", ",
-            $q,
-            "\n",
+            to_floats!($p, $q),
             added!($t, $p, $q, "ymm11", "ymm13"),
         )
     };
@@ -192,20 +192,8 @@ macro_rules! scaled {
 macro_rules! added {
     ($t:tt, $p:literal, $q:literal, $first:literal, $second:literal) => {
         concat!(
-            "vfmadd213ps ",
-            $p,
-            ", ",
-            $first,
-            ", [{sums} + 64*",
-            stringify!($t),
-            "]\n",
-            "vfmadd213ps ",
-            $q,
-            ", ",
-            $second,
-            ", [{sums} + 64*",
-            stringify!($t),
-            " + 32]\n",
+            op!("vfmadd213ps", $p, $first, sum!($t)),
+            op!("vfmadd213ps", $q, $second, sum!($t, " + 32")),
         )
     };
 }
@@ -215,36 +203,11 @@ macro_rules! first_half {
     ($t:tt, $p:literal, $q:literal) => {
         concat!(
             scale!("ymm10", $t, "0"),
-            "vcvtdq2ps ",
-            $p,
-            ", ",
-            $p,
-            "\n",
-            "vcvtdq2ps ",
-            $q,
-            ", ",
-            $q,
-            "\n",
-            "vmulps ",
-            $p,
-            ", ",
-            $p,
-            ", ymm10\n",
-            "vmulps ",
-            $q,
-            ", ",
-            $q,
-            ", ymm10\n",
-            "vmovaps [{half} + 64*",
-            stringify!($t),
-            "], ",
-            $p,
-            "\n",
-            "vmovaps [{half} + 64*",
-            stringify!($t),
-            " + 32], ",
-            $q,
-            "\n",
+            to_floats!($p, $q),
+            op!("vmulps", $p, $p, "ymm10"),
+            op!("vmulps", $q, $q, "ymm10"),
+            op!("vmovaps", half!($t), $p),
+            op!("vmovaps", half!($t, " + 32"), $q),
         )
     };
 }
@@ -254,26 +217,9 @@ macro_rules! second_half {
     ($t:tt, $p:literal, $q:literal) => {
         concat!(
             scale!("ymm10", $t, "1"),
-            "vcvtdq2ps ",
-            $p,
-            ", ",
-            $p,
-            "\n",
-            "vcvtdq2ps ",
-            $q,
-            ", ",
-            $q,
-            "\n",
-            "vfmadd213ps ",
-            $p,
-            ", ymm10, [{half} + 64*",
-            stringify!($t),
-            "]\n",
-            "vfmadd213ps ",
-            $q,
-            ", ymm10, [{half} + 64*",
-            stringify!($t),
-            " + 32]\n",
+            to_floats!($p, $q),
+            op!("vfmadd213ps", $p, "ymm10", half!($t)),
+            op!("vfmadd213ps", $q, "ymm10", half!($t, " + 32")),
             added!($t, $p, $q, "ymm8", "ymm9"),
         )
     };
@@ -282,16 +228,8 @@ macro_rules! second_half {
 macro_rules! stored {
     ($t:tt, $p:literal, $q:literal) => {
         concat!(
-            "vmovups [{sums} + 64*",
-            stringify!($t),
-            "], ",
-            $p,
-            "\n",
-            "vmovups [{sums} + 64*",
-            stringify!($t),
-            " + 32], ",
-            $q,
-            "\n",
+            op!("vmovups", sum!($t), $p),
+            op!("vmovups", sum!($t, " + 32"), $q),
         )
     };
 }
@@ -308,12 +246,8 @@ macro_rules! offset {
     ($t:tt, $p:literal, $q:literal, $i:literal) => {
         concat!(
             scale!("ymm10", $t, $i),
-            "vfmadd231ps ",
-            $p,
-            ", ymm14, ymm10\n",
-            "vfmadd231ps ",
-            $q,
-            ", ymm15, ymm10\n",
+            op!("vfmadd231ps", $p, "ymm14", "ymm10"),
+            op!("vfmadd231ps", $q, "ymm15", "ymm10"),
             stored!($t, $p, $q),
         )
     };
@@ -338,12 +272,8 @@ macro_rules! unsigned_first {
     ($t:tt, $p:literal, $q:literal, $step:literal) => {
         concat!(
             broadcast!("ymm10", $t, $step),
-            "vpmaddubsw ",
-            $p,
-            ", ymm8, ymm10\n",
-            "vpmaddubsw ",
-            $q,
-            ", ymm9, ymm10\n",
+            op!("vpmaddubsw", $p, "ymm8", "ymm10"),
+            op!("vpmaddubsw", $q, "ymm9", "ymm10"),
         )
     };
 }
@@ -355,16 +285,8 @@ macro_rules! unsigned_next {
             broadcast!("ymm10", $t, $step),
             "vpmaddubsw ymm11, ymm8, ymm10\n",
             "vpmaddubsw ymm13, ymm9, ymm10\n",
-            "vpaddw ",
-            $p,
-            ", ",
-            $p,
-            ", ymm11\n",
-            "vpaddw ",
-            $q,
-            ", ",
-            $q,
-            ", ymm13\n",
+            op!("vpaddw", $p, $p, "ymm11"),
+            op!("vpaddw", $q, $q, "ymm13"),
         )
     };
 }
@@ -373,16 +295,8 @@ macro_rules! unsigned_next {
 macro_rules! widened {
     ($t:tt, $p:literal, $q:literal) => {
         concat!(
-            "vpmaddwd ",
-            $p,
-            ", ",
-            $p,
-            ", ymm12\n",
-            "vpmaddwd ",
-            $q,
-            ", ",
-            $q,
-            ", ymm12\n",
+            op!("vpmaddwd", $p, $p, "ymm12"),
+            op!("vpmaddwd", $q, $q, "ymm12"),
         )
     };
 }
@@ -442,12 +356,8 @@ macro_rules! two_steps_first {
     ($t:tt, $p:literal, $q:literal, $s0:literal, $s1:literal) => {
         concat!(
             two_steps!($t, $s0, $s1),
-            "vpmaddwd ",
-            $p,
-            ", ymm12, [{ones}]\n",
-            "vpmaddwd ",
-            $q,
-            ", ymm10, [{ones}]\n",
+            op!("vpmaddwd", $p, "ymm12", "[{ones}]"),
+            op!("vpmaddwd", $q, "ymm10", "[{ones}]"),
         )
     };
 }
@@ -458,16 +368,8 @@ macro_rules! two_steps_next {
             two_steps!($t, $s0, $s1),
             "vpmaddwd ymm12, ymm12, [{ones}]\n",
             "vpmaddwd ymm10, ymm10, [{ones}]\n",
-            "vpaddd ",
-            $p,
-            ", ",
-            $p,
-            ", ymm12\n",
-            "vpaddd ",
-            $q,
-            ", ",
-            $q,
-            ", ymm10\n",
+            op!("vpaddd", $p, $p, "ymm12"),
+            op!("vpaddd", $q, $q, "ymm10"),
         )
     };
 }
@@ -522,12 +424,8 @@ macro_rules! signed_first {
     ($t:tt, $p:literal, $q:literal, $step:literal) => {
         concat!(
             signed_step!($t, $step),
-            "vpmaddwd ",
-            $p,
-            ", ymm11, ymm12\n",
-            "vpmaddwd ",
-            $q,
-            ", ymm13, ymm12\n",
+            op!("vpmaddwd", $p, "ymm11", "ymm12"),
+            op!("vpmaddwd", $q, "ymm13", "ymm12"),
         )
     };
 }
@@ -538,16 +436,8 @@ macro_rules! signed_next {
             signed_step!($t, $step),
             "vpmaddwd ymm11, ymm11, ymm12\n",
             "vpmaddwd ymm13, ymm13, ymm12\n",
-            "vpaddd ",
-            $p,
-            ", ",
-            $p,
-            ", ymm11\n",
-            "vpaddd ",
-            $q,
-            ", ",
-            $q,
-            ", ymm13\n",
+            op!("vpaddd", $p, $p, "ymm11"),
+            op!("vpaddd", $q, $q, "ymm13"),
         )
     };
 }

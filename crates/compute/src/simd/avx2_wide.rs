@@ -7,43 +7,22 @@
 
 use std::arch::asm;
 
+use super::assembly::op;
 use super::{Tile, WIDE_PAIR};
 
 /// A pair of columns of one token times both panels, in `$sum` and `$other`; `$first` and `$second` are used on the way.
 macro_rules! token {
     ($pair:tt, $row:literal, $first:literal, $second:literal, $sum:literal, $other:literal) => {
         concat!(
-            "vpbroadcastd ",
-            $first,
-            ", dword ptr [",
-            $row,
-            " + 4*",
-            $pair,
-            "]\n",
-            "vpmaddwd ",
-            $second,
-            ", ",
-            $first,
-            ", ymm8\n",
-            "vpmaddwd ",
-            $first,
-            ", ",
-            $first,
-            ", ymm9\n",
-            "vpaddd ",
-            $sum,
-            ", ",
-            $sum,
-            ", ",
-            $second,
-            "\n",
-            "vpaddd ",
-            $other,
-            ", ",
-            $other,
-            ", ",
-            $first,
-            "\n",
+            op!(
+                "vpbroadcastd",
+                $first,
+                concat!("dword ptr [", $row, " + 4*", $pair, "]")
+            ),
+            op!("vpmaddwd", $second, $first, "ymm8"),
+            op!("vpmaddwd", $first, $first, "ymm9"),
+            op!("vpaddd", $sum, $sum, $second),
+            op!("vpaddd", $other, $other, $first),
         )
     };
 }
@@ -52,12 +31,8 @@ macro_rules! token {
 macro_rules! pair {
     ($pair:tt) => {
         concat!(
-            "vmovdqa ymm8, [{w} + 64*",
-            $pair,
-            "]\n",
-            "vmovdqa ymm9, [{w} + 32 + 64*",
-            $pair,
-            "]\n",
+            op!("vmovdqa", "ymm8", concat!("[{w} + 64*", $pair, "]")),
+            op!("vmovdqa", "ymm9", concat!("[{w} + 32 + 64*", $pair, "]")),
             token!($pair, "{a}", "ymm10", "ymm11", "ymm0", "ymm4"),
             token!($pair, "{a} + {a1}", "ymm12", "ymm13", "ymm1", "ymm5"),
             token!($pair, "{a} + 2*{a1}", "ymm14", "ymm15", "ymm2", "ymm6"),
@@ -70,41 +45,29 @@ macro_rules! pair {
 macro_rules! scaled {
     ($token:tt, $row:literal, $sum:literal, $other:literal) => {
         concat!(
-            "vbroadcastss ymm10, dword ptr [",
-            $row,
-            "]\n",
+            op!("vbroadcastss", "ymm10", concat!("dword ptr [", $row, "]")),
             "vmulps ymm11, ymm8, ymm10\n",
             "vmulps ymm12, ymm9, ymm10\n",
-            "vcvtdq2ps ",
-            $sum,
-            ", ",
-            $sum,
-            "\n",
-            "vcvtdq2ps ",
-            $other,
-            ", ",
-            $other,
-            "\n",
-            "vfmadd213ps ",
-            $sum,
-            ", ymm11, [{sums} + 64*",
-            $token,
-            "]\n",
-            "vfmadd213ps ",
-            $other,
-            ", ymm12, [{sums} + 64*",
-            $token,
-            " + 32]\n",
-            "vmovups [{sums} + 64*",
-            $token,
-            "], ",
-            $sum,
-            "\n",
-            "vmovups [{sums} + 64*",
-            $token,
-            " + 32], ",
-            $other,
-            "\n",
+            op!("vcvtdq2ps", $sum, $sum),
+            op!("vcvtdq2ps", $other, $other),
+            op!(
+                "vfmadd213ps",
+                $sum,
+                "ymm11",
+                concat!("[{sums} + 64*", $token, "]")
+            ),
+            op!(
+                "vfmadd213ps",
+                $other,
+                "ymm12",
+                concat!("[{sums} + 64*", $token, " + 32]")
+            ),
+            op!("vmovups", concat!("[{sums} + 64*", $token, "]"), $sum),
+            op!(
+                "vmovups",
+                concat!("[{sums} + 64*", $token, " + 32]"),
+                $other
+            ),
         )
     };
 }

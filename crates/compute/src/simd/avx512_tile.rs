@@ -8,6 +8,7 @@
 
 use std::arch::asm;
 
+use super::assembly::op;
 use super::{Tile, UNPACKED_PAIR, WIDE_PAIR};
 
 /// Applies a row macro to the 8 tokens: where their codes begin, where their scales begin, their products, their sums and a register
@@ -27,27 +28,30 @@ macro_rules! tokens {
     };
 }
 
+/// Number `$i` of the 32-bit words at `$start`, in every lane.
+macro_rules! repeated {
+    ($start:literal, $i:literal) => {
+        concat!("dword ptr [", $start, " + 4*", $i, "]{{1to16}}")
+    };
+}
+
+/// The weights of a step.
+macro_rules! step {
+    ($i:literal) => {
+        concat!("[{w} + 64*", $i, "]")
+    };
+}
+
 macro_rules! clear {
     ($codes:literal, $scales:literal, $dot:literal, $sum:literal, $free:literal) => {
-        concat!("vpxord ", $dot, ", ", $dot, ", ", $dot, "\n")
+        concat!(op!("vpxord", $dot, $dot, $dot),)
     };
 }
 
 /// The products of step `$step` of the weights: 4 columns of bytes (`vpdpbusd`) or 2 of 16 bits (`vpdpwssd`).
 macro_rules! multiply {
     ($codes:literal, $scales:literal, $dot:literal, $sum:literal, $free:literal, $by:literal, $weights:literal, $step:literal) => {
-        concat!(
-            $by,
-            " ",
-            $dot,
-            ", ",
-            $weights,
-            ", dword ptr [",
-            $codes,
-            " + 4*",
-            $step,
-            "]{{1to16}}\n",
-        )
+        concat!(op!($by, $dot, $weights, repeated!($codes, $step)),)
     };
 }
 
@@ -55,25 +59,9 @@ macro_rules! multiply {
 macro_rules! scaled {
     ($codes:literal, $scales:literal, $dot:literal, $sum:literal, $free:literal, $i:literal) => {
         concat!(
-            "vmulps ",
-            $free,
-            ", zmm28, dword ptr [",
-            $scales,
-            " + 4*",
-            $i,
-            "]{{1to16}}\n",
-            "vcvtdq2ps ",
-            $dot,
-            ", ",
-            $dot,
-            "\n",
-            "vfmadd231ps ",
-            $sum,
-            ", ",
-            $free,
-            ", ",
-            $dot,
-            "\n",
+            op!("vmulps", $free, "zmm28", repeated!($scales, $i)),
+            op!("vcvtdq2ps", $dot, $dot),
+            op!("vfmadd231ps", $sum, $free, $dot),
         )
     };
 }
@@ -81,15 +69,7 @@ macro_rules! scaled {
 /// `sum += offset of weights (zmm29) * sum of the token's codes`, number `$i` of its scales and sums.
 macro_rules! offset {
     ($codes:literal, $scales:literal, $dot:literal, $sum:literal, $free:literal, $i:literal) => {
-        concat!(
-            "vfmadd231ps ",
-            $sum,
-            ", zmm29, dword ptr [",
-            $scales,
-            " + 4*",
-            $i,
-            "]{{1to16}}\n",
-        )
+        concat!(op!("vfmadd231ps", $sum, "zmm29", repeated!($scales, $i)),)
     };
 }
 
@@ -97,20 +77,8 @@ macro_rules! offset {
 macro_rules! first_half {
     ($codes:literal, $scales:literal, $dot:literal, $sum:literal, $free:literal, $i:literal) => {
         concat!(
-            "vcvtdq2ps ",
-            $dot,
-            ", ",
-            $dot,
-            "\n",
-            "vmulps ",
-            $free,
-            ", ",
-            $dot,
-            ", dword ptr [",
-            $scales,
-            " + 4*",
-            $i,
-            "]{{1to16}}\n",
+            op!("vcvtdq2ps", $dot, $dot),
+            op!("vmulps", $free, $dot, repeated!($scales, $i)),
         )
     };
 }
@@ -119,25 +87,9 @@ macro_rules! first_half {
 macro_rules! second_half {
     ($codes:literal, $scales:literal, $dot:literal, $sum:literal, $free:literal, $i:literal) => {
         concat!(
-            "vcvtdq2ps ",
-            $dot,
-            ", ",
-            $dot,
-            "\n",
-            "vfmadd231ps ",
-            $free,
-            ", ",
-            $dot,
-            ", dword ptr [",
-            $scales,
-            " + 4*",
-            $i,
-            "]{{1to16}}\n",
-            "vfmadd231ps ",
-            $sum,
-            ", zmm28, ",
-            $free,
-            "\n",
+            op!("vcvtdq2ps", $dot, $dot),
+            op!("vfmadd231ps", $free, $dot, repeated!($scales, $i)),
+            op!("vfmadd231ps", $sum, "zmm28", $free),
         )
     };
 }
@@ -146,22 +98,31 @@ macro_rules! second_half {
 macro_rules! four_steps {
     ($by:literal, $s0:literal, $s1:literal, $s2:literal, $s3:literal) => {
         concat!(
-            "vmovdqa64 zmm16, [{w} + 64*",
-            $s0,
-            "]\n",
-            "vmovdqa64 zmm17, [{w} + 64*",
-            $s1,
-            "]\n",
-            "vmovdqa64 zmm18, [{w} + 64*",
-            $s2,
-            "]\n",
-            "vmovdqa64 zmm19, [{w} + 64*",
-            $s3,
-            "]\n",
+            op!("vmovdqa64", "zmm16", step!($s0)),
+            op!("vmovdqa64", "zmm17", step!($s1)),
+            op!("vmovdqa64", "zmm18", step!($s2)),
+            op!("vmovdqa64", "zmm19", step!($s3)),
             tokens!(multiply, $by, "zmm16", $s0),
             tokens!(multiply, $by, "zmm17", $s1),
             tokens!(multiply, $by, "zmm18", $s2),
             tokens!(multiply, $by, "zmm19", $s3),
+        )
+    };
+}
+
+/// The products of a half block of bytes, from zero on.
+macro_rules! half_block {
+    ($s0:literal, $s1:literal, $s2:literal, $s3:literal) => {
+        concat!(tokens!(clear), four_steps!("vpdpbusd", $s0, $s1, $s2, $s3))
+    };
+}
+
+/// Scale (`zmm28`) and offset (`zmm29`) of the weights.
+macro_rules! scale_and_offset {
+    ($scale:literal, $offset:literal) => {
+        concat!(
+            op!("vmovaps", "zmm28", concat!("[{w} + ", $scale, "]")),
+            op!("vmovaps", "zmm29", concat!("[{w} + ", $offset, "]")),
         )
     };
 }
@@ -235,13 +196,10 @@ pub(super) unsafe fn whole(tile: &Tile) {
         UNPACKED_PAIR,
         "32",
         "20",
-        tokens!(clear),
-        four_steps!("vpdpbusd", "0", "1", "2", "3"),
+        half_block!("0", "1", "2", "3"),
         tokens!(first_half, "0"),
-        tokens!(clear),
-        four_steps!("vpdpbusd", "4", "5", "6", "7"),
-        "vmovaps zmm28, [{w} + 512]",
-        "vmovaps zmm29, [{w} + 640]",
+        half_block!("4", "5", "6", "7"),
+        scale_and_offset!("512", "640"),
         tokens!(second_half, "1"),
         tokens!(offset, "4"),
     );
@@ -258,16 +216,12 @@ pub(super) unsafe fn halves(tile: &Tile) {
         UNPACKED_PAIR,
         "32",
         "20",
-        tokens!(clear),
-        four_steps!("vpdpbusd", "0", "1", "2", "3"),
-        "vmovaps zmm28, [{w} + 512]",
-        "vmovaps zmm29, [{w} + 640]",
+        half_block!("0", "1", "2", "3"),
+        scale_and_offset!("512", "640"),
         tokens!(scaled, "0"),
         tokens!(offset, "2"),
-        tokens!(clear),
-        four_steps!("vpdpbusd", "4", "5", "6", "7"),
-        "vmovaps zmm28, [{w} + 576]",
-        "vmovaps zmm29, [{w} + 704]",
+        half_block!("4", "5", "6", "7"),
+        scale_and_offset!("576", "704"),
         tokens!(scaled, "1"),
         tokens!(offset, "3"),
     );

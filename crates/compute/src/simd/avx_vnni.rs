@@ -1,5 +1,5 @@
 //! AVX-VNNI: as AVX2, and one instruction multiplies 8 rows by 4 columns and adds in 32 bits. For processors that have it
-//! without AVX-512 (Alder Lake and later, Zen 5).
+//! without AVX-512 (Alder Lake and later).
 
 use super::avx2::{avx2_fold_each, avx2_operations, avx2_pairs, broadcast4, max_bits};
 use super::{Kernel, Simd, each};

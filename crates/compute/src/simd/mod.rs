@@ -4,6 +4,8 @@
 //! [`crate::Tier::run`]. All vectors hold 8 rows: 8 `f32`, 8 `i32`, or 8 groups of 4 bytes.
 
 #[cfg(target_arch = "x86_64")]
+mod assembly;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx2_tile;

@@ -1,4 +1,5 @@
-//! AVX-512 VNNI on 256-bit vectors: one instruction multiplies 8 rows by 4 columns and adds in 32 bits.
+//! AVX-512 VNNI: one instruction multiplies 8 rows by 4 columns and adds in 32 bits. Kernels are written over 256-bit vectors; the
+//! register tiles of products (`avx512_tile.rs`) and of attention ([`Simd::W`]) take 512.
 
 use super::avx2::{avx2_fold_each, avx2_operations, broadcast4, max_bits};
 use super::{Kernel, Simd, Tile, TileKind, avx512_tile, each};
