@@ -17,7 +17,8 @@ const AHEAD: usize = 4096;
 pub(super) fn multiply<U: Unit>(tier: Tier, task: &Task<'_>) {
     let unit = PhantomData;
     match task.count {
-        // Two panels share the reads of a token or two, and keep twice as many sums in flight.
+        // Two panels share the reads of a token or two, and keep twice as many sums in flight, where a product is a chain of
+        // instructions.
         1 => tier.run(Few::<U, 2, 1> { task, unit }),
         2 => tier.run(Few::<U, 2, 2> { task, unit }),
         3..=4 => tier.run(Few::<U, 1, 4> { task, unit }),
@@ -86,7 +87,8 @@ fn row(input: &Activations, token: usize, block: usize) -> Row {
     }
 }
 
-/// `T` tokens straight from the packed panels, `P` of them side by side. Where there are fewer tokens, the last one fills up.
+/// `T` tokens straight from the packed panels, `P` of them side by side where a product is not one instruction: a single stream
+/// of memory is read faster. Where there are fewer tokens, the last one fills up.
 struct Few<'a, U, const P: usize, const T: usize> {
     task: &'a Task<'a>,
     unit: PhantomData<U>,
@@ -103,11 +105,15 @@ impl<U: Unit, const P: usize, const T: usize> Kernel for Few<'_, U, P, T> {
         }
         let panel_bytes = panel_bytes::<U>(task.input);
         let panels = task.panels.len() / panel_bytes;
-        for first in (0..panels / P * P).step_by(P) {
+        let grouped = match S::BIASED {
+            true => 0,
+            false => panels / P * P,
+        };
+        for first in (0..grouped).step_by(P) {
             let group = &task.panels[first * panel_bytes..][..P * panel_bytes];
             group_of::<S, U, P, T>(s, task, first, group, &rows);
         }
-        for first in panels / P * P..panels {
+        for first in grouped..panels {
             let group = &task.panels[first * panel_bytes..][..panel_bytes];
             group_of::<S, U, 1, T>(s, task, first, group, &rows);
         }
