@@ -196,22 +196,22 @@ impl Kernel for ActivateKernel<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let (whole, rest) = self.x.as_chunks_mut::<8>();
+        let (whole, rest) = self.x.as_chunks_mut::<16>();
         for x in whole {
-            // SAFETY: a chunk has 8 elements.
+            // SAFETY: a chunk has 16 elements.
             unsafe {
-                let y = activate(s, self.kind, s.load(x.as_ptr()));
-                s.store(x.as_mut_ptr(), y);
+                let y = activate(s, self.kind, s.load_16(x.as_ptr()));
+                s.store_16(x.as_mut_ptr(), y);
             }
         }
-        let mut lane = [0.0; 8];
-        lane[..rest.len()].copy_from_slice(rest);
-        // SAFETY: the array has 8 elements.
+        let mut last = [0.0; 16];
+        last[..rest.len()].copy_from_slice(rest);
+        // SAFETY: the array has 16 elements.
         unsafe {
-            let y = activate(s, self.kind, s.load(lane.as_ptr()));
-            s.store(lane.as_mut_ptr(), y);
+            let y = activate(s, self.kind, s.load_16(last.as_ptr()));
+            s.store_16(last.as_mut_ptr(), y);
         }
-        rest.copy_from_slice(&lane[..rest.len()]);
+        rest.copy_from_slice(&last[..rest.len()]);
     }
 }
 
@@ -233,13 +233,15 @@ impl Kernel for SigmoidGate<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let whole = self.x.len() / 8 * 8;
-        for at in (0..whole).step_by(8) {
-            // SAFETY: `at + 8 <= whole`, and the slices have one length.
+        let whole = self.x.len() / 16 * 16;
+        for at in (0..whole).step_by(16) {
+            // SAFETY: `at + 16 <= whole`, and the slices have one length.
             unsafe {
-                let minus = s.sub(s.splat(0.0), s.load(self.gate.as_ptr().add(at)));
+                let gate = s.load_16(self.gate.as_ptr().add(at));
+                let denominator =
+                    s.add_16(s.splat_16(1.0), exp(s, s.sub_16(s.splat_16(0.0), gate)));
                 let x = self.x.as_mut_ptr().add(at);
-                s.store(x, s.div(s.load(x), s.add(s.splat(1.0), exp(s, minus))));
+                s.store_16(x, s.div_16(s.load_16(x), denominator));
             }
         }
         for (x, gate) in self.x[whole..].iter_mut().zip(&self.gate[whole..]) {
@@ -276,48 +278,47 @@ impl Kernel for GateKernel<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let whole = self.out.len() / 8 * 8;
-        for at in (0..whole).step_by(8) {
-            // SAFETY: `at + 8 <= whole`, and the three slices have one length.
+        let whole = self.out.len() / 16 * 16;
+        let (gate, up) = (self.gate.as_ptr(), self.up.as_ptr());
+        for at in (0..whole).step_by(16) {
+            // SAFETY: `at + 16 <= whole`, and the three slices have one length.
             unsafe {
-                let x = activate(s, self.kind, s.load(self.gate.as_ptr().add(at)));
-                s.store(
-                    self.out.as_mut_ptr().add(at),
-                    s.mul(x, s.load(self.up.as_ptr().add(at))),
-                );
+                let x = activate(s, self.kind, s.load_16(gate.add(at)));
+                let x = s.mul_16(x, s.load_16(up.add(at)));
+                s.store_16(self.out.as_mut_ptr().add(at), x);
             }
         }
+        let mut rest = [0.0; 16];
+        let count = self.out.len() - whole;
+        rest[..count].copy_from_slice(&self.gate[whole..]);
+        // SAFETY: the array has 16 elements.
+        unsafe {
+            let x = activate(s, self.kind, s.load_16(rest.as_ptr()));
+            s.store_16(rest.as_mut_ptr(), x);
+        }
         for at in whole..self.out.len() {
-            let mut lane = [0.0; 8];
-            // SAFETY: the array has 8 elements.
-            unsafe {
-                s.store(
-                    lane.as_mut_ptr(),
-                    activate(s, self.kind, s.splat(self.gate[at])),
-                )
-            };
-            self.out[at] = lane[0] * self.up[at];
+            self.out[at] = rest[at - whole] * self.up[at];
         }
     }
 }
 
 #[inline(always)]
-fn activate<S: Simd>(s: S, kind: Nonlinearity, x: S::F) -> S::F {
+fn activate<S: Simd>(s: S, kind: Nonlinearity, x: S::W) -> S::W {
     if kind == Nonlinearity::Gelu {
-        let half = s.mul(x, s.splat(0.5));
-        let erf = erf(s, s.mul(x, s.splat(std::f32::consts::FRAC_1_SQRT_2)));
-        return s.fma(half, erf, half);
+        let half = s.mul_16(x, s.splat_16(0.5));
+        let erf = erf(s, s.mul_16(x, s.splat_16(std::f32::consts::FRAC_1_SQRT_2)));
+        return s.fma_16(half, erf, half);
     }
     // The others are `x * sigmoid(y)`: y = x for SiLU, twice the argument of tanh for GELU.
     let minus_y = match kind {
-        Nonlinearity::Silu => s.sub(s.splat(0.0), x),
+        Nonlinearity::Silu => s.sub_16(s.splat_16(0.0), x),
         Nonlinearity::GeluTanh => {
-            let inner = s.fma(s.mul(x, x), s.splat(0.044_715), s.splat(1.0));
-            s.mul(s.mul(x, inner), s.splat(-1.595_769))
+            let inner = s.fma_16(s.mul_16(x, x), s.splat_16(0.044_715), s.splat_16(1.0));
+            s.mul_16(s.mul_16(x, inner), s.splat_16(-1.595_769))
         }
         Nonlinearity::Gelu => x,
     };
-    s.div(x, s.add(s.splat(1.0), exp(s, minus_y)))
+    s.div_16(x, s.add_16(s.splat_16(1.0), exp(s, minus_y)))
 }
 
 /// `x += y`.

@@ -69,9 +69,9 @@ impl KvLayout {
         self.heads * element.head_bytes(self)
     }
 
-    /// Elements of a value in the cache: whole vectors, the last filled up with zeros.
+    /// Elements of a value in the cache: whole vectors of 16, the last filled up with zeros.
     pub(crate) fn padded_v(self) -> usize {
-        self.head_dim_v.next_multiple_of(8)
+        self.head_dim_v.next_multiple_of(16)
     }
 }
 

@@ -112,7 +112,8 @@ impl Kernel for ConvColumns<'_> {
                 }
                 if self.silu {
                     let minus = s.sub(s.splat(0.0), y);
-                    y = s.div(y, s.add(s.splat(1.0), exp(s, minus)));
+                    let [e, _] = s.halves(exp(s, s.join([minus; 2])));
+                    y = s.div(y, s.add(s.splat(1.0), e));
                 }
                 store_some(s, at, y, width);
             }

@@ -1,6 +1,8 @@
 //! A few rows against a segment: the cache is converted in registers on its way from memory.
 
-use super::kernel::{BLOCKS, Open, Part, Weights, group, next_bytes, prefetch};
+use super::kernel::{
+    BLOCKS, Open, Part, Weights, by_rows_of_tier, group, keys_of, prefetch, values_of,
+};
 use super::tile::{SEGMENT, score, weigh};
 use crate::kv::POSITIONS_PER_BLOCK;
 use crate::kv::element::Element;
@@ -9,60 +11,24 @@ use crate::tier::Tier;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// Rows of a register tile.
-pub(super) const TILE_ROWS: usize = 8;
-
-/// Calls by the rows of a group.
-macro_rules! by_rows {
-    ($count:expr, $($rows:literal => $call:expr),+) => {
-        match $count {
-            $($rows => $call,)+
-            _ => {}
-        }
-    };
-}
+/// Vectors of a block's positions.
+const VECTORS: usize = POSITIONS_PER_BLOCK / 16;
 
 /// # Safety
 /// The tile and its memory are as [`super::kernel::attend`] wants them.
 pub(super) unsafe fn attend<E: Element>(tier: Tier, part: &Part<'_>) {
     let tile = part.tile;
-    let (from, to) = tile.sees_in(part.segment, 0, tile.rows());
-    let heads = tier.run(Open::<E> {
+    let heads = &tier.run(Open::<E> {
         part,
-        blocks: blocks((from, to)),
+        blocks: blocks(tile.sees_in(part.segment, 0, tile.rows())),
         element: PhantomData,
     });
-    let groups = tile.rows().div_ceil(TILE_ROWS);
-    for index in 0..groups {
-        let (first, count) = group(tile.rows(), TILE_ROWS, index);
-        by_rows!(count,
-            1 => tier.run(Score::<E, 1, 4> { part, first, heads: &heads }),
-            2 => tier.run(Score::<E, 2, 4> { part, first, heads: &heads }),
-            3 => tier.run(Score::<E, 3, 4> { part, first, heads: &heads }),
-            4 => tier.run(Score::<E, 4, 2> { part, first, heads: &heads }),
-            5 => tier.run(Score::<E, 5, 2> { part, first, heads: &heads }),
-            6 => tier.run(Score::<E, 6, 2> { part, first, heads: &heads }),
-            7 => tier.run(Score::<E, 7, 1> { part, first, heads: &heads }),
-            8 => tier.run(Score::<E, 8, 1> { part, first, heads: &heads })
-        );
-    }
-    tier.run(Weights::<false> {
+    tier.run(Score::<E> { part, heads });
+    tier.run(Weights {
         part,
         granule: POSITIONS_PER_BLOCK,
     });
-    for index in 0..groups {
-        let (first, count) = group(tile.rows(), TILE_ROWS, index);
-        by_rows!(count,
-            1 => tier.run(Weigh::<E, 1, 4> { part, first, heads: &heads }),
-            2 => tier.run(Weigh::<E, 2, 4> { part, first, heads: &heads }),
-            3 => tier.run(Weigh::<E, 3, 4> { part, first, heads: &heads }),
-            4 => tier.run(Weigh::<E, 4, 2> { part, first, heads: &heads }),
-            5 => tier.run(Weigh::<E, 5, 2> { part, first, heads: &heads }),
-            6 => tier.run(Weigh::<E, 6, 2> { part, first, heads: &heads }),
-            7 => tier.run(Weigh::<E, 7, 1> { part, first, heads: &heads }),
-            8 => tier.run(Weigh::<E, 8, 1> { part, first, heads: &heads })
-        );
-    }
+    tier.run(Weigh::<E> { part, heads });
 }
 
 /// The blocks of a segment with the positions `from..to`.
@@ -74,17 +40,40 @@ fn blocks((from, to): (usize, usize)) -> Range<usize> {
     }
 }
 
-/// Scores of `R` rows with the blocks that they see, `N` vectors of positions at a time.
-struct Score<'a, E: Element, const R: usize, const N: usize> {
+/// Whether the registers hold the tile of `rows` rows and two vectors.
+#[inline(always)]
+fn two_vectors<S: Simd>(rows: usize) -> bool {
+    S::ROWS == 12 || rows <= 3
+}
+
+/// Scores of all rows with the blocks that they see. Values of a block are asked for while its keys are multiplied.
+struct Score<'a, E: Element> {
     part: &'a Part<'a>,
-    first: usize,
     heads: &'a [E::Head; BLOCKS],
 }
 
-impl<E: Element, const R: usize, const N: usize> Kernel for Score<'_, E, R, N> {
+impl<E: Element> Kernel for Score<'_, E> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        let rows = self.part.tile.rows();
+        for index in 0..rows.div_ceil(S::ROWS) {
+            let (first, count) = group(rows, S::ROWS, index);
+            by_rows_of_tier!(S, count, R => {
+                if two_vectors::<S>(R) {
+                    self.rows::<S, R, 2>(s, first);
+                } else {
+                    self.rows::<S, R, 1>(s, first);
+                }
+            });
+        }
+    }
+}
+
+impl<E: Element> Score<'_, E> {
+    /// `R` rows from `first` on, `N` vectors of positions at a time.
+    #[inline(always)]
+    fn rows<S: Simd, const R: usize, const N: usize>(&self, s: S, first: usize) {
         let Part {
             tile,
             slot,
@@ -92,19 +81,17 @@ impl<E: Element, const R: usize, const N: usize> Kernel for Score<'_, E, R, N> {
             ..
         } = *self.part;
         let dim = tile.layout.head_dim_k;
-        for index in blocks(tile.sees_in(segment, self.first, R)) {
-            let start = self.first * SEGMENT + index * POSITIONS_PER_BLOCK;
-            let next = next_bytes::<E>(self.part, index);
-            let passes = POSITIONS_PER_BLOCK / 8 / N;
-            for i in (0..POSITIONS_PER_BLOCK / 8).step_by(N) {
-                if self.first == 0 {
-                    prefetch(next[0], i / N, passes);
-                    prefetch(next[1], i / N, passes);
+        for index in blocks(tile.sees_in(segment, first, R)) {
+            let start = first * SEGMENT + index * POSITIONS_PER_BLOCK;
+            for i in (0..VECTORS).step_by(N) {
+                if first == 0 {
+                    let values = values_of::<E>(self.part, index);
+                    prefetch(values, i / N, VECTORS / N);
                 }
                 // SAFETY: the block has the keys, the slot the rows.
                 unsafe {
-                    let q = slot.q.add(self.first * dim);
-                    let scores = slot.scores.add(start + 8 * i);
+                    let q = slot.q.add(first * dim);
+                    let scores = slot.scores.add(start + 16 * i);
                     score::<S, E::Head, R, N>(s, self.heads[index], i, dim, q, scores);
                 }
             }
@@ -112,60 +99,76 @@ impl<E: Element, const R: usize, const N: usize> Kernel for Score<'_, E, R, N> {
     }
 }
 
-/// Weighted values of `R` rows, `N` vectors of columns at a time.
-struct Weigh<'a, E: Element, const R: usize, const N: usize> {
+/// Weighted values of all rows. Keys of the next segment are asked for meanwhile.
+struct Weigh<'a, E: Element> {
     part: &'a Part<'a>,
-    first: usize,
     heads: &'a [E::Head; BLOCKS],
 }
 
-impl<E: Element, const R: usize, const N: usize> Kernel for Weigh<'_, E, R, N> {
+impl<E: Element> Kernel for Weigh<'_, E> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let vectors = self.part.tile.layout.padded_v() / 8;
-        let whole = vectors / N * N;
-        for i in (0..whole).step_by(N) {
-            // SAFETY: the blocks have these columns, slot and sink the rows.
-            unsafe { weigh_columns::<S, E, R, N>(s, self.part, self.heads, self.first, i) };
-        }
-        for i in whole..vectors {
-            // SAFETY: as above.
-            unsafe { weigh_columns::<S, E, R, 1>(s, self.part, self.heads, self.first, i) };
+        let rows = self.part.tile.rows();
+        let vectors = self.part.tile.layout.padded_v() / 16;
+        for index in 0..rows.div_ceil(S::ROWS) {
+            let (first, count) = group(rows, S::ROWS, index);
+            by_rows_of_tier!(S, count, R => {
+                // SAFETY: the blocks have these columns, slot and sink the rows.
+                unsafe {
+                    let mut i = 0;
+                    while two_vectors::<S>(R) && i + 2 <= vectors {
+                        self.columns::<S, R, 2>(s, first, i, vectors);
+                        i += 2;
+                    }
+                    while i < vectors {
+                        self.columns::<S, R, 1>(s, first, i, vectors);
+                        i += 1;
+                    }
+                }
+            });
         }
     }
 }
 
-/// # Safety
-/// The blocks that the rows see have `N` vectors of columns from vector `i` on.
-#[inline(always)]
-unsafe fn weigh_columns<S: Simd, E: Element, const R: usize, const N: usize>(
-    s: S,
-    part: &Part<'_>,
-    heads: &[E::Head; BLOCKS],
-    first: usize,
-    i: usize,
-) {
-    let Part {
-        tile,
-        slot,
-        segment,
-        sink,
-        ..
-    } = *part;
-    let stride = tile.layout.padded_v();
-    let (from, to) = tile.sees_in(segment, first, R);
-    let mut acc = [[s.splat(0.0); N]; R];
-    // SAFETY: the caller's promise.
-    unsafe {
-        for index in blocks((from, to)) {
-            let start = index * POSITIONS_PER_BLOCK;
-            let weights = slot.scores.add(first * SEGMENT + start);
-            let from = from.saturating_sub(start);
-            let to = (to - start).min(POSITIONS_PER_BLOCK);
-            weigh(s, heads[index], i, from, to, weights, &mut acc);
+impl<E: Element> Weigh<'_, E> {
+    /// `R` rows from `first` on, `N` of their `vectors` vectors from vector `i` on.
+    ///
+    /// # Safety
+    /// There are such rows and columns.
+    #[inline(always)]
+    unsafe fn columns<S: Simd, const R: usize, const N: usize>(
+        &self,
+        s: S,
+        first: usize,
+        i: usize,
+        vectors: usize,
+    ) {
+        let Part {
+            tile,
+            slot,
+            segment,
+            sink,
+            ..
+        } = *self.part;
+        let stride = tile.layout.padded_v();
+        let (from, to) = tile.sees_in(segment, first, R);
+        let mut acc = [[s.splat_16(0.0); N]; R];
+        // SAFETY: the caller's promise.
+        unsafe {
+            for index in blocks((from, to)) {
+                if first == 0 {
+                    let keys = keys_of::<E>(self.part, BLOCKS + index);
+                    prefetch(keys, i / N, vectors.div_ceil(N));
+                }
+                let start = index * POSITIONS_PER_BLOCK;
+                let weights = slot.scores.add(first * SEGMENT + start);
+                let from = from.saturating_sub(start);
+                let to = (to - start).min(POSITIONS_PER_BLOCK);
+                weigh(s, self.heads[index], i, from, to, weights, &mut acc);
+            }
+            let sink = sink.rows_from(first, stride);
+            sink.put(s, stride, 16 * i, &acc);
         }
-        let sink = sink.rows_from(first, stride);
-        sink.put(s, stride, 8 * i, &acc);
     }
 }

@@ -21,6 +21,27 @@ const FEW_ROWS: usize = 16;
 /// Blocks of a segment.
 pub(super) const BLOCKS: usize = SEGMENT / POSITIONS_PER_BLOCK;
 
+/// Calls with the rows of a group as a constant, up to those of the tier's register tile.
+macro_rules! by_rows_of_tier {
+    ($tier:ident, $count:expr, $rows:ident => $call:expr) => {
+        by_rows_of_tier!(@ $tier, $count, $rows => $call, 1 2 3 4 5 6, 7 8 9 10 11 12)
+    };
+    (@ $tier:ident, $count:expr, $rows:ident => $call:expr, $($few:literal)+, $($many:literal)+) => {
+        match $count {
+            $($few => {
+                const $rows: usize = $few;
+                $call
+            })+
+            $($many if $tier::ROWS == 12 => {
+                const $rows: usize = $many;
+                $call
+            })+
+            _ => {}
+        }
+    };
+}
+pub(super) use by_rows_of_tier;
+
 /// What a tile reads.
 #[derive(Clone, Copy)]
 pub(super) struct Tile<'a> {
@@ -246,8 +267,8 @@ impl Kernel for Merge<'_> {
                         acc: slot.acc.add(r * stride),
                         factors: slot.factors.add(r),
                     };
-                    for at in (0..stride).step_by(8) {
-                        sink.put(s, stride, at, &[[s.load(part.add(r * stride + at))]]);
+                    for at in (0..stride).step_by(16) {
+                        sink.put(s, stride, at, &[[s.load_16(part.add(r * stride + at))]]);
                     }
                 }
             }
@@ -302,8 +323,8 @@ impl Kernel for Begin<'_> {
 unsafe fn clear_sums<S: Simd>(s: S, slot: Slot, rows: usize, stride: usize) {
     // SAFETY: the caller's promise.
     unsafe {
-        for at in (0..rows * stride).step_by(8) {
-            s.store(slot.acc.add(at), s.splat(0.0));
+        for at in (0..rows * stride).step_by(16) {
+            s.store_16(slot.acc.add(at), s.splat_16(0.0));
         }
         for r in 0..rows {
             *slot.sums.add(r) = Sums::NONE;
@@ -357,14 +378,14 @@ pub(super) fn group(rows: usize, most: usize, index: usize) -> (usize, usize) {
     (first, (index + 1) * rows / groups - first)
 }
 
-/// The softmax of a tile's rows, of which groups for one register tile (of [`many`] or [`few`]) have their scores for all vectors
-/// of `granule` positions around what they see.
-pub(super) struct Weights<'a, const MANY: bool> {
+/// The softmax of a tile's rows, of which groups for one register tile have their scores for all vectors of `granule` positions
+/// around what they see.
+pub(super) struct Weights<'a> {
     pub(super) part: &'a Part<'a>,
     pub(super) granule: usize,
 }
 
-impl<const MANY: bool> Kernel for Weights<'_, MANY> {
+impl Kernel for Weights<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
@@ -377,9 +398,8 @@ impl<const MANY: bool> Kernel for Weights<'_, MANY> {
         } = *self.part;
         let cap = tile.softcap.map(|cap| cap * std::f32::consts::LOG2_E);
         let rows = tile.rows();
-        let most = if MANY { S::ROWS } else { few::TILE_ROWS };
-        for index in 0..rows.div_ceil(most) {
-            let (first, count) = group(rows, most, index);
+        for index in 0..rows.div_ceil(S::ROWS) {
+            let (first, count) = group(rows, S::ROWS, index);
             let computed = around(tile.sees_in(segment, first, count), self.granule);
             for r in first..first + count {
                 let seen = tile.sees_in(segment, r, 1);
@@ -439,22 +459,28 @@ unsafe fn open<S: Simd, E: Element>(s: S, part: &Part<'_>, index: usize) -> E::H
     }
 }
 
-/// The bytes of the cache that a tile reads after the keys of a block, so that they are on their way while those are
-/// multiplied: the block's values, then the keys of the next block that the tile sees.
+/// The keys of the `index`th block from the beginning of the segment on, or none where the tile does not see it: where they begin
+/// and their bytes, to be asked for ahead.
 #[inline(always)]
-pub(super) fn next_bytes<E: Element>(part: &Part<'_>, index: usize) -> [(*const u8, usize); 2] {
+pub(super) fn keys_of<E: Element>(part: &Part<'_>, index: usize) -> (*const u8, usize) {
     let Part { tile, segment, .. } = *part;
-    let keys = E::key_bytes(tile.layout);
-    let values = E::head_bytes(tile.layout) - keys;
-    let block = segment * BLOCKS + index;
     let (_, to) = tile.sees(0, tile.rows());
-    // SAFETY: the tile sees both blocks.
-    unsafe {
-        let this = (tile.block(segment, index).add(keys), values);
-        match (block + 1) * POSITIONS_PER_BLOCK < to {
-            true => [this, (tile.block(segment, index + 1), keys)],
-            false => [this, (this.0, 0)],
-        }
+    match (segment * BLOCKS + index) * POSITIONS_PER_BLOCK < to {
+        // SAFETY: the tile sees the block.
+        true => unsafe { (tile.block(segment, index), E::key_bytes(tile.layout)) },
+        false => (std::ptr::null(), 0),
+    }
+}
+
+/// The values of a block, as [`keys_of`] its keys.
+#[inline(always)]
+pub(super) fn values_of<E: Element>(part: &Part<'_>, index: usize) -> (*const u8, usize) {
+    match keys_of::<E>(part, index) {
+        (keys, 0) => (keys, 0),
+        (keys, len) => (
+            keys.wrapping_add(len),
+            E::head_bytes(part.tile.layout) - len,
+        ),
     }
 }
 

@@ -1,7 +1,9 @@
 //! Many rows against a segment: 16 positions of keys, then 16 columns of values, are converted once into a panel in the
 //! first-level cache, and multiplied with all rows.
 
-use super::kernel::{BLOCKS, Open, Part, Weights, around, group, next_bytes, prefetch};
+use super::kernel::{
+    BLOCKS, Open, Part, Weights, around, by_rows_of_tier, group, keys_of, prefetch, values_of,
+};
 use super::tile::SEGMENT;
 use crate::kv::POSITIONS_PER_BLOCK;
 use crate::kv::element::{Element, Keys, Values};
@@ -9,28 +11,8 @@ use crate::simd::{Kernel, Simd};
 use crate::tier::Tier;
 use std::marker::PhantomData;
 
-/// Positions or columns of a panel: 2 vectors.
+/// Positions or columns of a panel: a vector.
 pub(super) const PANEL: usize = 16;
-
-/// Calls with the rows of a group as a constant, up to those of the tier's register tile.
-macro_rules! by_rows_of_tier {
-    ($tier:ident, $count:expr, $rows:ident => $call:expr) => {
-        by_rows_of_tier!(@ $tier, $count, $rows => $call, 1 2 3 4 5 6, 7 8 9 10 11 12)
-    };
-    (@ $tier:ident, $count:expr, $rows:ident => $call:expr, $($few:literal)+, $($many:literal)+) => {
-        match $count {
-            $($few => {
-                const $rows: usize = $few;
-                $call
-            })+
-            $($many if $tier::ROWS == 12 => {
-                const $rows: usize = $many;
-                $call
-            })+
-            _ => {}
-        }
-    };
-}
 
 /// # Safety
 /// The tile and its memory are as [`super::kernel::attend`] wants them.
@@ -46,39 +28,37 @@ pub(super) unsafe fn attend<E: Element>(tier: Tier, part: &Part<'_>) {
     for at in (low..high).step_by(PANEL) {
         tier.run(ConvertKeys {
             head: heads[at / POSITIONS_PER_BLOCK],
-            first: at % POSITIONS_PER_BLOCK / 8,
+            vector: at % POSITIONS_PER_BLOCK / PANEL,
             dim: tile.layout.head_dim_k,
             panel: part.slot.panel,
         });
         if at % POSITIONS_PER_BLOCK == 0 || at == low {
-            for bytes in next_bytes::<E>(part, at / POSITIONS_PER_BLOCK) {
-                prefetch(bytes, 0, 1);
-            }
+            let block = at / POSITIONS_PER_BLOCK;
+            prefetch(values_of::<E>(part, block), 0, 1);
+            prefetch(keys_of::<E>(part, block + 1), 0, 1);
         }
         tier.run(Score { part, at });
     }
-    tier.run(Weights::<true> {
+    tier.run(Weights {
         part,
         granule: PANEL,
     });
     for at in (0..tile.layout.padded_v()).step_by(PANEL) {
-        let vectors = ((tile.layout.padded_v() - at) / 8).min(PANEL / 8);
         tier.run(ConvertValues {
             heads: &heads,
             seen: (from, to),
-            first: at / 8,
-            vectors,
+            vector: at / PANEL,
             panel: part.slot.panel,
         });
-        tier.run(Weigh { part, at, vectors });
+        tier.run(Weigh { part, at });
     }
 }
 
 /// Writes 16 positions of keys as `[head_dim_k, 16]`.
 struct ConvertKeys<H> {
     head: H,
-    /// Vector of the block with the first position.
-    first: usize,
+    /// Which positions of the block.
+    vector: usize,
     dim: usize,
     panel: *mut f32,
 }
@@ -88,12 +68,10 @@ impl<H: Keys> Kernel for ConvertKeys<H> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         for d in 0..self.dim {
-            for i in 0..PANEL / 8 {
-                // SAFETY: the block has these positions, the panel room for them.
-                unsafe {
-                    let key = self.head.key(s, d, self.first + i);
-                    s.store(self.panel.add(d * PANEL + 8 * i), key);
-                }
+            // SAFETY: the block has these positions, the panel room for them.
+            unsafe {
+                let key = self.head.key(s, d, self.vector);
+                s.store_16(self.panel.add(d * PANEL), key);
             }
         }
     }
@@ -103,8 +81,8 @@ impl<H: Keys> Kernel for ConvertKeys<H> {
 struct ConvertValues<'a, H> {
     heads: &'a [H; BLOCKS],
     seen: (usize, usize),
-    first: usize,
-    vectors: usize,
+    /// Which columns.
+    vector: usize,
     panel: *mut f32,
 }
 
@@ -115,12 +93,10 @@ impl<H: Values> Kernel for ConvertValues<'_, H> {
         let (from, to) = self.seen;
         for p in from..to {
             let head = self.heads[p / POSITIONS_PER_BLOCK];
-            for i in 0..self.vectors {
-                // SAFETY: the block has these columns, the panel room for them.
-                unsafe {
-                    let value = head.value(s, p % POSITIONS_PER_BLOCK, self.first + i);
-                    s.store(self.panel.add(p * PANEL + 8 * i), value);
-                }
+            // SAFETY: the block has these columns, the panel room for them.
+            unsafe {
+                let value = head.value(s, p % POSITIONS_PER_BLOCK, self.vector);
+                s.store_16(self.panel.add(p * PANEL), value);
             }
         }
     }
@@ -190,7 +166,6 @@ unsafe fn score<S: Simd, const R: usize>(
 struct Weigh<'a> {
     part: &'a Part<'a>,
     at: usize,
-    vectors: usize,
 }
 
 impl Kernel for Weigh<'_> {
@@ -214,15 +189,7 @@ impl Kernel for Weigh<'_> {
                 let sink = sink.rows_from(first, stride);
                 by_rows_of_tier!(S, count, R => {
                     let acc = weigh::<S, R>(s, slot.panel, seen, weights);
-                    if self.vectors == 2 {
-                        sink.put(s, stride, self.at, &acc);
-                    } else {
-                        let mut first = [[acc[0][0]]; R];
-                        for (first, halves) in first.iter_mut().zip(&acc) {
-                            *first = [halves[0]];
-                        }
-                        sink.put(s, stride, self.at, &first);
-                    }
+                    sink.put(s, stride, self.at, &acc);
                 });
             }
         }
@@ -239,20 +206,17 @@ unsafe fn weigh<S: Simd, const R: usize>(
     values: *const f32,
     (from, to): (usize, usize),
     weights: *const f32,
-) -> [[S::F; 2]; R] {
-    let mut acc = [s.splat_16(0.0); R];
+) -> [[S::W; 1]; R] {
+    let mut acc = [[s.splat_16(0.0)]; R];
     for p in from..to {
         // SAFETY: the caller's promise.
         unsafe {
             let value = s.load_16(values.add(p * PANEL));
             for r in 0..R {
-                acc[r] = s.fma_16(s.splat_16(*weights.add(r * SEGMENT + p)), value, acc[r]);
+                let weight = s.splat_16(*weights.add(r * SEGMENT + p));
+                acc[r][0] = s.fma_16(weight, value, acc[r][0]);
             }
         }
     }
-    let mut halves = [s.halves(acc[0]); R];
-    for (halves, acc) in halves.iter_mut().zip(acc) {
-        *halves = s.halves(acc);
-    }
-    halves
+    acc
 }

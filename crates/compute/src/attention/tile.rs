@@ -15,7 +15,7 @@ pub(super) const SEGMENT: usize = 128;
 ///
 /// # Safety
 /// `keys` has `dim` elements of those positions; `q` is `[R, dim]`; `scores` has `R` rows of stride [`SEGMENT`] with room for
-/// `8 * N`.
+/// `16 * N`.
 #[inline(always)]
 pub(super) unsafe fn score<S: Simd, K: Keys, const R: usize, const N: usize>(
     s: S,
@@ -25,24 +25,24 @@ pub(super) unsafe fn score<S: Simd, K: Keys, const R: usize, const N: usize>(
     q: *const f32,
     scores: *mut f32,
 ) {
-    let mut acc = [[s.splat(0.0); N]; R];
+    let mut acc = [[s.splat_16(0.0); N]; R];
     // SAFETY: the caller's promise.
     unsafe {
         for d in 0..dim {
-            let mut k = [s.splat(0.0); N];
+            let mut k = [s.splat_16(0.0); N];
             for i in 0..N {
                 k[i] = keys.key(s, d, first + i);
             }
             for r in 0..R {
-                let q = s.splat(*q.add(r * dim + d));
+                let q = s.splat_16(*q.add(r * dim + d));
                 for i in 0..N {
-                    acc[r][i] = s.fma(q, k[i], acc[r][i]);
+                    acc[r][i] = s.fma_16(q, k[i], acc[r][i]);
                 }
             }
         }
         for r in 0..R {
             for i in 0..N {
-                s.store(scores.add(r * SEGMENT + 8 * i), acc[r][i]);
+                s.store_16(scores.add(r * SEGMENT + 16 * i), acc[r][i]);
             }
         }
     }
@@ -60,19 +60,19 @@ pub(super) unsafe fn weigh<S: Simd, V: Values, const R: usize, const N: usize>(
     from: usize,
     to: usize,
     weights: *const f32,
-    acc: &mut [[S::F; N]; R],
+    acc: &mut [[S::W; N]; R],
 ) {
     for p in from..to {
-        let mut v = [s.splat(0.0); N];
+        let mut v = [s.splat_16(0.0); N];
         for i in 0..N {
             // SAFETY: the caller's promise.
             v[i] = unsafe { values.value(s, p, first + i) };
         }
         for r in 0..R {
             // SAFETY: the caller's promise.
-            let weight = s.splat(unsafe { *weights.add(r * SEGMENT + p) });
+            let weight = s.splat_16(unsafe { *weights.add(r * SEGMENT + p) });
             for i in 0..N {
-                acc[r][i] = s.fma(weight, v[i], acc[r][i]);
+                acc[r][i] = s.fma_16(weight, v[i], acc[r][i]);
             }
         }
     }
@@ -119,7 +119,7 @@ impl Sums {
 /// `cap` is applied as `cap * tanh(score)` before.
 ///
 /// # Safety
-/// `scores` has `high` elements; `low` and `high` are multiples of 8 with `low <= from` and `to <= high`, or `from >= to`.
+/// `scores` has `high` elements; `low` and `high` are multiples of 16 with `low <= from` and `to <= high`, or `from >= to`.
 #[inline(always)]
 pub(super) unsafe fn softmax<S: Simd>(
     s: S,
@@ -131,34 +131,36 @@ pub(super) unsafe fn softmax<S: Simd>(
     // SAFETY: the caller's promise.
     unsafe {
         if from >= to {
-            for at in (low..high).step_by(8) {
-                s.store(scores.add(at), s.splat(0.0));
+            for at in (low..high).step_by(16) {
+                s.store_16(scores.add(at), s.splat_16(0.0));
             }
             return Sums::NONE;
         }
         if let Some(cap) = cap {
-            for at in (low..high).step_by(8) {
-                let score = tanh(s, s.load(scores.add(at)));
-                s.store(scores.add(at), s.mul(score, s.splat(cap)));
+            for at in (low..high).step_by(16) {
+                let score = tanh(s, s.load_16(scores.add(at)));
+                s.store_16(scores.add(at), s.mul_16(score, s.splat_16(cap)));
             }
         }
         for at in (low..from).chain(to..high) {
             *scores.add(at) = f32::NEG_INFINITY;
         }
-        let mut largest = s.load(scores.add(low));
-        for at in (low + 8..high).step_by(8) {
-            largest = s.max(s.load(scores.add(at)), largest);
+        let mut largest = s.load_16(scores.add(low));
+        for at in (low + 16..high).step_by(16) {
+            largest = s.max_16(s.load_16(scores.add(at)), largest);
         }
-        let largest = s.largest(largest);
-        let mut total = s.splat(0.0);
-        for at in (low..high).step_by(8) {
-            let weight = exp2(s, s.sub(s.load(scores.add(at)), s.splat(largest)));
-            s.store(scores.add(at), weight);
-            total = s.add(total, weight);
+        let [a, b] = s.halves(largest);
+        let largest = s.largest(s.max(b, a));
+        let mut total = s.splat_16(0.0);
+        for at in (low..high).step_by(16) {
+            let weight = exp2(s, s.sub_16(s.load_16(scores.add(at)), s.splat_16(largest)));
+            s.store_16(scores.add(at), weight);
+            total = s.add_16(total, weight);
         }
+        let [a, b] = s.halves(total);
         Sums {
             largest,
-            total: s.sum(total),
+            total: s.sum(s.add(a, b)),
         }
     }
 }
@@ -171,12 +173,12 @@ pub(super) unsafe fn softmax<S: Simd>(
     clippy::approx_constant,
     reason = "near ln 2, but fitted with the other coefficients"
 )]
-fn exp2<S: Simd>(s: S, x: S::F) -> S::F {
+fn exp2<S: Simd>(s: S, x: S::W) -> S::W {
     // In this order what is not a number stays so.
-    let x = s.max(s.splat(-127.0), x);
-    let n = s.round(x);
-    let r = s.sub(x, n);
-    let mut p = s.splat(1.326_472_7e-3);
+    let x = s.max_16(s.splat_16(-127.0), x);
+    let n = s.round_16(x);
+    let r = s.sub_16(x, n);
+    let mut p = s.splat_16(1.326_472_7e-3);
     for c in [
         9.671_513e-3,
         5.550_733_6e-2,
@@ -184,10 +186,10 @@ fn exp2<S: Simd>(s: S, x: S::F) -> S::F {
         6.931_47e-1,
         1.0,
     ] {
-        p = s.fma(p, r, s.splat(c));
+        p = s.fma_16(p, r, s.splat_16(c));
     }
     // The factor of -127 is zero.
-    s.mul(p, s.exp2_whole(n))
+    s.mul_16(p, s.exp2_whole_16(n))
 }
 
 /// Where the weighted values of a tile go.
@@ -225,14 +227,14 @@ impl Sink {
     }
 
     /// # Safety
-    /// The sink has `R` rows of the stride with room for `8 * N` from `at` on.
+    /// The sink has `R` rows of the stride with room for `16 * N` from `at` on.
     #[inline(always)]
     pub(super) unsafe fn put<S: Simd, const R: usize, const N: usize>(
         self,
         s: S,
         stride: usize,
         at: usize,
-        x: &[[S::F; N]; R],
+        x: &[[S::W; N]; R],
     ) {
         // SAFETY: the caller's promise.
         unsafe {
@@ -240,17 +242,17 @@ impl Sink {
                 Sink::Fold { acc, factors } => {
                     for r in 0..R {
                         let (before, this) = *factors.add(r);
-                        let (before, this) = (s.splat(before), s.splat(this));
+                        let (before, this) = (s.splat_16(before), s.splat_16(this));
                         for i in 0..N {
-                            let p = acc.add(r * stride + at + 8 * i);
-                            s.store(p, s.fma(s.load(p), before, s.mul(x[r][i], this)));
+                            let p = acc.add(r * stride + at + 16 * i);
+                            s.store_16(p, s.fma_16(s.load_16(p), before, s.mul_16(x[r][i], this)));
                         }
                     }
                 }
                 Sink::Store { acc } => {
                     for r in 0..R {
                         for i in 0..N {
-                            s.store(acc.add(r * stride + at + 8 * i), x[r][i]);
+                            s.store_16(acc.add(r * stride + at + 16 * i), x[r][i]);
                         }
                     }
                 }

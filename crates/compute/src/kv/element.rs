@@ -8,20 +8,20 @@ const SCALED: usize = 32;
 
 /// Keys of consecutive positions.
 pub(crate) trait Keys: Copy {
-    /// Element `d` of the keys of positions `8 * i..8 * i + 8`.
+    /// Element `d` of the keys of positions `16 * i..16 * i + 16`.
     ///
     /// # Safety
     /// Both lie within the keys.
-    unsafe fn key<S: Simd>(self, s: S, d: usize, i: usize) -> S::F;
+    unsafe fn key<S: Simd>(self, s: S, d: usize, i: usize) -> S::W;
 }
 
 /// Values of consecutive positions.
 pub(crate) trait Values: Copy {
-    /// Elements `8 * i..8 * i + 8` of the value of position `p`.
+    /// Elements `16 * i..16 * i + 16` of the value of position `p`.
     ///
     /// # Safety
     /// Both lie within the values.
-    unsafe fn value<S: Simd>(self, s: S, p: usize, i: usize) -> S::F;
+    unsafe fn value<S: Simd>(self, s: S, p: usize, i: usize) -> S::W;
 }
 
 /// A number type that a cache can have.
@@ -88,20 +88,20 @@ fn eight(x: &[f32]) -> [f32; 8] {
 }
 
 macro_rules! plain {
-    ($element:ident, $number:ty, $load:ident, $store:ident) => {
+    ($element:ident, $number:ty, $load_16:ident, $store:ident) => {
         impl Keys for Plain<$number> {
             #[inline(always)]
-            unsafe fn key<S: Simd>(self, s: S, d: usize, i: usize) -> S::F {
+            unsafe fn key<S: Simd>(self, s: S, d: usize, i: usize) -> S::W {
                 // SAFETY: the caller's promise.
-                unsafe { s.$load(self.keys.add(d * POSITIONS_PER_BLOCK + 8 * i)) }
+                unsafe { s.$load_16(self.keys.add(d * POSITIONS_PER_BLOCK + 16 * i)) }
             }
         }
 
         impl Values for Plain<$number> {
             #[inline(always)]
-            unsafe fn value<S: Simd>(self, s: S, p: usize, i: usize) -> S::F {
+            unsafe fn value<S: Simd>(self, s: S, p: usize, i: usize) -> S::W {
                 // SAFETY: the caller's promise.
-                unsafe { s.$load(self.values.add(p * self.padded_v + 8 * i)) }
+                unsafe { s.$load_16(self.values.add(p * self.padded_v + 16 * i)) }
             }
         }
 
@@ -168,8 +168,8 @@ macro_rules! plain {
         }
     };
 }
-plain!(F16, u16, load_f16, store_f16);
-plain!(F32, f32, load, store);
+plain!(F16, u16, load_f16_16, store_f16);
+plain!(F32, f32, load_16, store);
 
 /// 8-bit codes: keys `[head_dim_k, 32]`, values `[32, padded_v]`, then the scales of the keys as halves
 /// `[groups of 32 dimensions, 32]`, and those of the values likewise.
@@ -186,30 +186,40 @@ pub(crate) struct Q8Head {
     value_scales: *const f32,
 }
 
+/// 16 codes as numbers.
+///
+/// # Safety
+/// `codes` has so many.
+#[inline(always)]
+unsafe fn load_codes<S: Simd>(s: S, codes: *const u8) -> S::W {
+    // SAFETY: the caller's promise.
+    unsafe { s.join([s.load_i8(codes), s.load_i8(codes.add(8))]) }
+}
+
 impl Keys for Q8Head {
     #[inline(always)]
-    unsafe fn key<S: Simd>(self, s: S, d: usize, i: usize) -> S::F {
+    unsafe fn key<S: Simd>(self, s: S, d: usize, i: usize) -> S::W {
         // SAFETY: the caller's promise.
         unsafe {
             let scales = self
                 .key_scales
-                .add(d / SCALED * POSITIONS_PER_BLOCK + 8 * i);
-            let codes = s.load_i8(self.keys.add(d * POSITIONS_PER_BLOCK + 8 * i));
-            s.mul(codes, s.load(scales))
+                .add(d / SCALED * POSITIONS_PER_BLOCK + 16 * i);
+            let codes = self.keys.add(d * POSITIONS_PER_BLOCK + 16 * i);
+            s.mul_16(load_codes(s, codes), s.load_16(scales))
         }
     }
 }
 
 impl Values for Q8Head {
     #[inline(always)]
-    unsafe fn value<S: Simd>(self, s: S, p: usize, i: usize) -> S::F {
+    unsafe fn value<S: Simd>(self, s: S, p: usize, i: usize) -> S::W {
         // SAFETY: the caller's promise.
         unsafe {
             let scale = *self
                 .value_scales
-                .add(8 * i / SCALED * POSITIONS_PER_BLOCK + p);
-            let codes = s.load_i8(self.values.add(p * self.padded_v + 8 * i));
-            s.mul(codes, s.splat(scale))
+                .add(16 * i / SCALED * POSITIONS_PER_BLOCK + p);
+            let codes = self.values.add(p * self.padded_v + 16 * i);
+            s.mul_16(load_codes(s, codes), s.splat_16(scale))
         }
     }
 }

@@ -276,13 +276,37 @@ macro_rules! avx2_pairs {
             self.store(p.add(8), x[1]);
         }
         #[inline(always)]
+        unsafe fn load_f16_16(self, p: *const u16) -> [__m256; 2] {
+            [self.load_f16(p), self.load_f16(p.add(8))]
+        }
+        avx2_pairs!(add_16 = add, sub_16 = sub, mul_16 = mul);
+        avx2_pairs!(div_16 = div, max_16 = max, min_16 = min);
+        #[inline(always)]
         fn fma_16(self, a: [__m256; 2], b: [__m256; 2], c: [__m256; 2]) -> [__m256; 2] {
             [self.fma(a[0], b[0], c[0]), self.fma(a[1], b[1], c[1])]
+        }
+        #[inline(always)]
+        fn round_16(self, a: [__m256; 2]) -> [__m256; 2] {
+            [self.round(a[0]), self.round(a[1])]
+        }
+        #[inline(always)]
+        fn exp2_whole_16(self, n: [__m256; 2]) -> [__m256; 2] {
+            [self.exp2_whole(n[0]), self.exp2_whole(n[1])]
+        }
+        #[inline(always)]
+        fn join(self, halves: [__m256; 2]) -> [__m256; 2] {
+            halves
         }
         #[inline(always)]
         fn halves(self, a: [__m256; 2]) -> [__m256; 2] {
             a
         }
+    };
+    ($($name:ident = $half:ident),+) => {
+        $(#[inline(always)]
+        fn $name(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+            [self.$half(a[0], b[0]), self.$half(a[1], b[1])]
+        })+
     };
 }
 pub(super) use avx2_pairs;

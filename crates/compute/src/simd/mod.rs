@@ -202,6 +202,19 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     unsafe fn load_16(self, p: *const f32) -> Self::W;
     /// Writes 16 `f32`.
     unsafe fn store_16(self, p: *mut f32, x: Self::W);
+    /// Reads 16 IEEE halves.
+    unsafe fn load_f16_16(self, p: *const u16) -> Self::W;
+    fn add_16(self, a: Self::W, b: Self::W) -> Self::W;
+    fn sub_16(self, a: Self::W, b: Self::W) -> Self::W;
+    fn mul_16(self, a: Self::W, b: Self::W) -> Self::W;
+    fn div_16(self, a: Self::W, b: Self::W) -> Self::W;
+    fn max_16(self, a: Self::W, b: Self::W) -> Self::W;
+    fn min_16(self, a: Self::W, b: Self::W) -> Self::W;
+    /// As [`Simd::round`].
+    fn round_16(self, a: Self::W) -> Self::W;
+    /// As [`Simd::exp2_whole`].
+    fn exp2_whole_16(self, n: Self::W) -> Self::W;
+    fn join(self, halves: [Self::F; 2]) -> Self::W;
     /// As [`Simd::fma`].
     fn fma_16(self, a: Self::W, b: Self::W, c: Self::W) -> Self::W;
     fn halves(self, a: Self::W) -> [Self::F; 2];
@@ -262,12 +275,12 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 ///
 /// Range reduction by ln 2 in two parts and a polynomial of degree 6 (Cephes `expf`).
 #[inline(always)]
-pub(crate) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
-    let x = s.max(s.min(x, s.splat(88.0)), s.splat(-87.3));
-    let n = s.round(s.mul(x, s.splat(std::f32::consts::LOG2_E)));
-    let r = s.fma(n, s.splat(-0.693_359_4), x);
-    let r = s.fma(n, s.splat(2.121_944_4e-4), r);
-    let mut p = s.splat(1.987_569_1e-4);
+pub(crate) fn exp<S: Simd>(s: S, x: S::W) -> S::W {
+    let x = s.max_16(s.min_16(x, s.splat_16(88.0)), s.splat_16(-87.3));
+    let n = s.round_16(s.mul_16(x, s.splat_16(std::f32::consts::LOG2_E)));
+    let r = s.fma_16(n, s.splat_16(-0.693_359_4), x);
+    let r = s.fma_16(n, s.splat_16(2.121_944_4e-4), r);
+    let mut p = s.splat_16(1.987_569_1e-4);
     for c in [
         1.398_199_9e-3,
         8.333_452e-3,
@@ -275,29 +288,29 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
         1.666_666_5e-1,
         0.5,
     ] {
-        p = s.fma(p, r, s.splat(c));
+        p = s.fma_16(p, r, s.splat_16(c));
     }
-    let p = s.fma(p, s.mul(r, r), s.add(r, s.splat(1.0)));
-    s.mul(p, s.exp2_whole(n))
+    let p = s.fma_16(p, s.mul_16(r, r), s.add_16(r, s.splat_16(1.0)));
+    s.mul_16(p, s.exp2_whole_16(n))
 }
 
 /// `tanh(x)`, absolute error below 3e-7: `1 - 2 / (e^(2x) + 1)`.
 #[inline(always)]
-pub(crate) fn tanh<S: Simd>(s: S, x: S::F) -> S::F {
+pub(crate) fn tanh<S: Simd>(s: S, x: S::W) -> S::W {
     // Past 15 it is 1 to the last bit.
-    let x = s.max(s.min(x, s.splat(15.0)), s.splat(-15.0));
-    let denominator = s.add(exp(s, s.add(x, x)), s.splat(1.0));
-    s.sub(s.splat(1.0), s.div(s.splat(2.0), denominator))
+    let x = s.max_16(s.min_16(x, s.splat_16(15.0)), s.splat_16(-15.0));
+    let denominator = s.add_16(exp(s, s.add_16(x, x)), s.splat_16(1.0));
+    s.sub_16(s.splat_16(1.0), s.div_16(s.splat_16(2.0), denominator))
 }
 
 /// The error function, absolute error below 5e-7, and exactly 1 from 4 on, where it is 1 to the last bit.
 ///
 /// The rational function of degree 13 over 8 that Eigen and onnxruntime have, too.
 #[inline(always)]
-pub(crate) fn erf<S: Simd>(s: S, x: S::F) -> S::F {
-    let x = s.max(s.min(x, s.splat(4.0)), s.splat(-4.0));
-    let square = s.mul(x, x);
-    let mut p = s.splat(-2.726_142_3e-10);
+pub(crate) fn erf<S: Simd>(s: S, x: S::W) -> S::W {
+    let x = s.max_16(s.min_16(x, s.splat_16(4.0)), s.splat_16(-4.0));
+    let square = s.mul_16(x, x);
+    let mut p = s.splat_16(-2.726_142_3e-10);
     for c in [
         2.770_681_4e-8,
         -2.101_024e-6,
@@ -306,16 +319,16 @@ pub(crate) fn erf<S: Simd>(s: S, x: S::F) -> S::F {
         -2.954_6e-3,
         -1.609_603_3e-2,
     ] {
-        p = s.fma(p, square, s.splat(c));
+        p = s.fma_16(p, square, s.splat_16(c));
     }
-    let mut q = s.splat(-1.456_607_15e-5);
+    let mut q = s.splat_16(-1.456_607_15e-5);
     for c in [
         -2.133_740_5e-4,
         -1.682_827e-3,
         -7.373_329_2e-3,
         -1.426_473_9e-2,
     ] {
-        q = s.fma(q, square, s.splat(c));
+        q = s.fma_16(q, square, s.splat_16(c));
     }
-    s.div(s.mul(x, p), q)
+    s.div_16(s.mul_16(x, p), q)
 }

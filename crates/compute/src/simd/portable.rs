@@ -8,13 +8,29 @@ use half::{bf16, f16};
 pub(crate) struct Portable;
 
 #[inline(always)]
-fn map(a: [f32; 8], f: impl Fn(f32) -> f32) -> [f32; 8] {
+fn map<const N: usize>(a: [f32; N], f: impl Fn(f32) -> f32) -> [f32; N] {
     std::array::from_fn(|i| f(a[i]))
 }
 
 #[inline(always)]
-fn zip(a: [f32; 8], b: [f32; 8], f: impl Fn(f32, f32) -> f32) -> [f32; 8] {
+fn zip<const N: usize>(a: [f32; N], b: [f32; N], f: impl Fn(f32, f32) -> f32) -> [f32; N] {
     std::array::from_fn(|i| f(a[i], b[i]))
+}
+
+/// The second of the two where either is not a number.
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if a > b { a } else { b }
+}
+
+#[inline(always)]
+fn smaller(a: f32, b: f32) -> f32 {
+    if a < b { a } else { b }
+}
+
+#[inline(always)]
+fn exp2_whole(n: f32) -> f32 {
+    f32::from_bits(((n as i32 + 127) as u32) << 23)
 }
 
 #[inline(always)]
@@ -91,11 +107,11 @@ impl Simd for Portable {
     }
     #[inline]
     fn max(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
-        zip(a, b, |a, b| if a > b { a } else { b })
+        zip(a, b, larger)
     }
     #[inline]
     fn min(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
-        zip(a, b, |a, b| if a < b { a } else { b })
+        zip(a, b, smaller)
     }
     #[inline]
     fn abs(self, a: [f32; 8]) -> [f32; 8] {
@@ -111,7 +127,7 @@ impl Simd for Portable {
     }
     #[inline]
     fn exp2_whole(self, n: [f32; 8]) -> [f32; 8] {
-        map(n, |n| f32::from_bits(((n as i32 + 127) as u32) << 23))
+        map(n, exp2_whole)
     }
     #[inline]
     fn splat_16(self, x: f32) -> [f32; 16] {
@@ -124,6 +140,46 @@ impl Simd for Portable {
     #[inline]
     unsafe fn store_16(self, p: *mut f32, x: [f32; 16]) {
         p.cast::<[f32; 16]>().write_unaligned(x);
+    }
+    #[inline]
+    unsafe fn load_f16_16(self, p: *const u16) -> [f32; 16] {
+        self.join([self.load_f16(p), self.load_f16(p.add(8))])
+    }
+    #[inline]
+    fn add_16(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+        zip(a, b, |a, b| a + b)
+    }
+    #[inline]
+    fn sub_16(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+        zip(a, b, |a, b| a - b)
+    }
+    #[inline]
+    fn mul_16(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+        zip(a, b, |a, b| a * b)
+    }
+    #[inline]
+    fn div_16(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+        zip(a, b, |a, b| a / b)
+    }
+    #[inline]
+    fn max_16(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+        zip(a, b, larger)
+    }
+    #[inline]
+    fn min_16(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+        zip(a, b, smaller)
+    }
+    #[inline]
+    fn round_16(self, a: [f32; 16]) -> [f32; 16] {
+        map(a, f32::round_ties_even)
+    }
+    #[inline]
+    fn exp2_whole_16(self, n: [f32; 16]) -> [f32; 16] {
+        map(n, exp2_whole)
+    }
+    #[inline]
+    fn join(self, halves: [[f32; 8]; 2]) -> [f32; 16] {
+        std::array::from_fn(|i| halves[i / 8][i % 8])
     }
     #[inline]
     fn fma_16(self, a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {

@@ -18,6 +18,17 @@ pub(crate) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Avx512Vnni(()))
 }
 
+/// Operations on two vectors of 16 `f32`.
+macro_rules! avx512_operations {
+    ($($name:ident = $instruction:ident),+) => {
+        $(#[inline(always)]
+        fn $name(self, a: __m512, b: __m512) -> __m512 {
+            // SAFETY: see `splat_16`.
+            unsafe { $instruction(a, b) }
+        })+
+    };
+}
+
 #[allow(unsafe_op_in_unsafe_fn)]
 impl Simd for Avx512Vnni {
     const BIASED: bool = true;
@@ -39,6 +50,35 @@ impl Simd for Avx512Vnni {
     #[inline(always)]
     unsafe fn store_16(self, p: *mut f32, x: __m512) {
         _mm512_storeu_ps(p, x);
+    }
+    #[inline(always)]
+    unsafe fn load_f16_16(self, p: *const u16) -> __m512 {
+        _mm512_cvtph_ps(_mm256_loadu_si256(p.cast()))
+    }
+    avx512_operations!(add_16 = _mm512_add_ps, sub_16 = _mm512_sub_ps);
+    avx512_operations!(mul_16 = _mm512_mul_ps, div_16 = _mm512_div_ps);
+    avx512_operations!(max_16 = _mm512_max_ps, min_16 = _mm512_min_ps);
+    #[inline(always)]
+    fn round_16(self, a: __m512) -> __m512 {
+        // SAFETY: see `splat_16`.
+        unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
+    }
+    #[inline(always)]
+    fn exp2_whole_16(self, n: __m512) -> __m512 {
+        // SAFETY: see `splat_16`.
+        unsafe {
+            let biased = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<23>(biased))
+        }
+    }
+    #[inline(always)]
+    fn join(self, halves: [__m256; 2]) -> __m512 {
+        // SAFETY: see `splat_16`.
+        unsafe {
+            let first = _mm512_castps_pd(_mm512_castps256_ps512(halves[0]));
+            let second = _mm256_castps_pd(halves[1]);
+            _mm512_castpd_ps(_mm512_insertf64x4::<1>(first, second))
+        }
     }
     #[inline(always)]
     fn fma_16(self, a: __m512, b: __m512, c: __m512) -> __m512 {
