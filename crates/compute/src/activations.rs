@@ -6,11 +6,32 @@ pub(crate) use wide::{WideRow, WideRows};
 
 use crate::panels::BLOCK;
 use crate::pool::Pool;
-use crate::simd::{Kernel, Simd, each};
+use crate::simd::{Kernel, SHIFT, Simd, ZERO, each};
 use crate::tier::Tier;
 
-/// Scales and sums of a block of 32 columns.
-pub(crate) const SCALES: usize = 5;
+/// 32 quantized columns of a row: one cache line.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct CodedBlock {
+    pub codes: [i8; BLOCK],
+    /// The scale of each half.
+    pub scales: [f32; 2],
+    /// `scale * sum of codes` of each half, and of both.
+    pub sums: [f32; 3],
+    /// What makes products that begin at [`SHIFT`], of weight codes with [`ZERO`] for zero, those of the columns: `-scale * SHIFT -
+    /// ZERO * sum` of each half, and of both.
+    pub shifts: [f32; 3],
+}
+const _: () = assert!(size_of::<CodedBlock>() == 64);
+
+impl CodedBlock {
+    const EMPTY: Self = CodedBlock {
+        codes: [0; BLOCK],
+        scales: [0.0; 2],
+        sums: [0.0; 3],
+        shifts: [0.0; 3],
+    };
+}
 
 /// Rows `[tokens, cols]` in `f32`, with room for their quantized twin.
 ///
@@ -20,9 +41,8 @@ pub struct Activations {
     cols: usize,
     tokens: usize,
     values: Vec<f32>,
-    pub(crate) codes: Vec<i8>,
-    /// Of each block the scales of its halves, `scale * sum of codes` of its halves, and of the whole: `[tokens, blocks, 5]`.
-    pub(crate) scales: Vec<f32>,
+    /// `[tokens, blocks]`
+    pub(crate) coded: Vec<CodedBlock>,
     /// The rows in 16 bits, where those are wanted: then there are none in 8.
     pub(crate) wide: Option<WideRows>,
 }
@@ -53,8 +73,7 @@ impl Activations {
             cols,
             tokens: 0,
             values: vec![0.0; tokens * cols],
-            codes: vec![0; narrow * blocks * BLOCK],
-            scales: vec![0.0; narrow * blocks * SCALES],
+            coded: vec![CodedBlock::EMPTY; narrow * blocks],
             wide,
         }
     }
@@ -73,7 +92,7 @@ impl Activations {
     pub fn bytes_for(tokens: usize, cols: usize, precision: Precision) -> usize {
         let blocks = cols.div_ceil(BLOCK);
         let coded = match precision {
-            Precision::Bits8 => blocks * (size_of::<f32>() * SCALES + BLOCK),
+            Precision::Bits8 => blocks * size_of::<CodedBlock>(),
             Precision::Bits16 => WideRows::bytes_for(blocks),
         };
         tokens * (4 * cols + coded)
@@ -141,8 +160,7 @@ impl Activations {
         let wide = self.wide.as_mut().map(WideRows::writer);
         let out = Out {
             values: self.values.as_mut_ptr(),
-            codes: self.codes.as_mut_ptr(),
-            scales: self.scales.as_mut_ptr(),
+            coded: self.coded.as_mut_ptr(),
             state,
         };
         pool.for_each(tokens, 4, |token| {
@@ -161,7 +179,9 @@ impl Activations {
                 Some(wide) => unsafe { wide.quantize(tier, token, row) },
                 None => {
                     // SAFETY: as above.
-                    let coded = unsafe { out.coded(token, blocks) };
+                    let coded = unsafe {
+                        std::slice::from_raw_parts_mut(out.coded.add(token * blocks), blocks)
+                    };
                     tier.run(Quantize { row, coded });
                 }
             }
@@ -171,104 +191,73 @@ impl Activations {
 
 struct Out {
     values: *mut f32,
-    codes: *mut i8,
-    scales: *mut f32,
+    coded: *mut CodedBlock,
     state: *mut f32,
 }
 // SAFETY: each token writes its own rows only.
 unsafe impl Sync for Out {}
-
-impl Out {
-    /// A quantized row.
-    ///
-    /// # Safety
-    /// The row exists, and nobody else has it.
-    unsafe fn coded<'a>(&self, row: usize, blocks: usize) -> Coded<'a> {
-        // SAFETY: the caller's promise.
-        unsafe {
-            Coded {
-                codes: std::slice::from_raw_parts_mut(
-                    self.codes.add(row * blocks * BLOCK),
-                    blocks * BLOCK,
-                ),
-                scales: std::slice::from_raw_parts_mut(
-                    self.scales.add(row * blocks * SCALES),
-                    blocks * SCALES,
-                ),
-            }
-        }
-    }
-}
-
-/// One quantized row.
-struct Coded<'a> {
-    codes: &'a mut [i8],
-    scales: &'a mut [f32],
-}
 
 /// Columns that are quantized at a time: 8 halves of blocks, a vector of scales.
 const GROUP: usize = 8 * BLOCK / 2;
 
 struct Quantize<'a> {
     row: &'a [f32],
-    coded: Coded<'a>,
+    coded: &'a mut [CodedBlock],
 }
 
 impl Kernel for Quantize<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Quantize { row, mut coded } = self;
-        let (groups, rest) = row.as_chunks::<GROUP>();
-        for (group, x) in groups.iter().enumerate() {
-            coded.quantize(s, group * GROUP / BLOCK, x, GROUP / BLOCK);
+        let (groups, rest) = self.row.as_chunks::<GROUP>();
+        let (whole, last) = self.coded.split_at_mut(groups.len() * GROUP / BLOCK);
+        for (x, coded) in groups.iter().zip(whole.chunks_exact_mut(GROUP / BLOCK)) {
+            quantize(s, x, coded);
         }
         if !rest.is_empty() {
             let mut padded = [0.0; GROUP];
             padded[..rest.len()].copy_from_slice(rest);
-            let first = groups.len() * GROUP / BLOCK;
-            coded.quantize(s, first, &padded, rest.len().div_ceil(BLOCK));
+            quantize(s, &padded, last);
         }
     }
 }
 
-impl Coded<'_> {
-    /// Quantizes `blocks` blocks from block `first` on.
-    #[inline(always)]
-    fn quantize<S: Simd>(&mut self, s: S, first: usize, x: &[f32; GROUP], blocks: usize) {
-        let codes = &mut self.codes[first * BLOCK..][..blocks * BLOCK];
-        let (coded, _) = self.scales[first * SCALES..][..blocks * SCALES].as_chunks_mut::<SCALES>();
-        // SAFETY: `x` has 16 vectors.
-        let load = |i: usize| unsafe { s.load(x.as_ptr().add(8 * i)) };
-        let largest: [S::F; 8] =
-            each!(8; h => s.max_bits(s.abs(load(2 * h)), s.abs(load(2 * h + 1))));
-        let Scales { scales, factors } = Scales::of(s, s.largest_each(&largest), 127.0);
-        let mut sums = [s.splat(0.0); 8];
-        for (b, codes) in codes.chunks_exact_mut(BLOCK).enumerate() {
-            let factors: [S::F; 2] = each!(2; h => s.splat(factors[2 * b + h]));
-            let v: [S::F; 4] = each!(4; i => s.mul(load(4 * b + i), factors[i / 2]));
-            // SAFETY: a block has 32 codes.
-            [sums[2 * b], sums[2 * b + 1]] = unsafe { s.store_i8(codes.as_mut_ptr(), &v) };
-        }
-        let mut sum = [0.0; 8];
-        // SAFETY: both arrays have 8 elements.
-        unsafe {
-            s.store(
-                sum.as_mut_ptr(),
-                s.mul(s.sum_each(&sums), s.load(scales.as_ptr())),
-            )
-        };
-        for (b, coded) in coded.iter_mut().enumerate() {
-            let [first, second] = [sum[2 * b], sum[2 * b + 1]];
-            *coded = [
-                scales[2 * b],
-                scales[2 * b + 1],
-                first,
-                second,
-                first + second,
-            ];
-        }
+/// Quantizes the columns of up to 4 blocks.
+#[inline(always)]
+fn quantize<S: Simd>(s: S, x: &[f32; GROUP], coded: &mut [CodedBlock]) {
+    // SAFETY: `x` has 16 vectors.
+    let load = |i: usize| unsafe { s.load(x.as_ptr().add(8 * i)) };
+    let largest: [S::F; 8] =
+        each!(8; h => s.max_bits(s.abs(load(2 * h)), s.abs(load(2 * h + 1))));
+    let Scales { scales, factors } = Scales::of(s, s.largest_each(&largest), 127.0);
+    let mut sums = [s.splat(0.0); 8];
+    for (b, block) in coded.iter_mut().enumerate() {
+        let factors: [S::F; 2] = each!(2; h => s.splat(factors[2 * b + h]));
+        let v: [S::F; 4] = each!(4; i => s.mul(load(4 * b + i), factors[i / 2]));
+        // SAFETY: a block has 32 codes.
+        [sums[2 * b], sums[2 * b + 1]] = unsafe { s.store_i8(block.codes.as_mut_ptr(), &v) };
     }
+    let (mut sum, mut shift) = ([0.0; 8], [0.0; 8]);
+    // SAFETY: the arrays have 8 elements.
+    unsafe {
+        let scales = s.load(scales.as_ptr());
+        let sums = s.mul(s.sum_each(&sums), scales);
+        s.store(sum.as_mut_ptr(), sums);
+        let shifts = s.fma(sums, s.splat(-f32::from(ZERO)), s.mul(scales, s.splat(-SHIFT)));
+        s.store(shift.as_mut_ptr(), shifts);
+    }
+    for (b, block) in coded.iter_mut().enumerate() {
+        let halves = [2 * b, 2 * b + 1];
+        block.scales = halves.map(|h| scales[h]);
+        block.sums = both(halves.map(|h| sum[h]));
+        block.shifts = both(halves.map(|h| shift[h]));
+    }
+}
+
+/// Two numbers and their sum.
+#[inline(always)]
+fn both([first, second]: [f32; 2]) -> [f32; 3] {
+    [first, second, first + second]
 }
 
 /// The scales of 8 groups of numbers, and what those are multiplied with to become codes.

@@ -23,6 +23,9 @@ const FEW: usize = 8;
 /// Tokens that pass over a panel before the next panel is unpacked: their codes stay in the second-level cache.
 const TOKEN_BLOCK: usize = 128;
 
+/// Panels in a register tile at most, and those that are handed out together.
+const MOST_PANELS: usize = 4;
+
 /// One product of a group that shares its input.
 pub struct Matmul<'a> {
     /// The weights `[rows, cols]`.
@@ -41,7 +44,7 @@ pub struct Matmul<'a> {
 pub fn matmul(pool: &Pool, tier: Tier, input: &Activations, group: &mut [Matmul<'_>]) {
     let tokens = input.tokens();
     let mut jobs = [const { None }; 8];
-    let mut pairs = 0;
+    let mut groups = 0;
     assert!(
         group.len() <= jobs.len(),
         "at most {} products share an input",
@@ -56,28 +59,28 @@ pub fn matmul(pool: &Pool, tier: Tier, input: &Activations, group: &mut [Matmul<
         );
         *job = Some(Job {
             weights,
-            first_pair: pairs,
+            first_group: groups,
             out: product.out.as_mut_ptr(),
         });
-        pairs += weights.panels().div_ceil(2);
+        groups += weights.panels().div_ceil(MOST_PANELS);
     }
     let jobs = &jobs[..group.len()];
     for first in (0..tokens).step_by(TOKEN_BLOCK) {
         let count = TOKEN_BLOCK.min(tokens - first);
-        // Few tokens: enough hand-outs to even out a busy neighbour, few enough that they cost nothing. Many: a pair takes long.
+        // Few tokens: enough hand-outs to even out a busy neighbour, few enough that they cost nothing. Many: a group takes long.
         let hand_outs = match count {
             0..=FEW => 8,
             9..=32 => 16,
             _ => usize::MAX / pool.threads(),
         };
-        let chunk = pairs.div_ceil(pool.threads() * hand_outs);
-        pool.for_each_chunk(pairs, chunk, |pairs| {
+        let chunk = groups.div_ceil(pool.threads() * hand_outs);
+        pool.for_each_chunk(groups, chunk, |groups| {
             for job in jobs.iter().flatten() {
-                let end = job.first_pair + job.weights.panels().div_ceil(2);
-                let (from, to) = (pairs.start.max(job.first_pair), pairs.end.min(end));
+                let end = job.first_group + job.weights.panels().div_ceil(MOST_PANELS);
+                let (from, to) = (groups.start.max(job.first_group), groups.end.min(end));
                 if from < to {
-                    let pairs = from - job.first_pair..to - job.first_pair;
-                    multiply(tier, job, pairs, input, first, count);
+                    let groups = from - job.first_group..to - job.first_group;
+                    multiply(tier, job, groups, input, first, count);
                 }
             }
         });
@@ -86,24 +89,25 @@ pub fn matmul(pool: &Pool, tier: Tier, input: &Activations, group: &mut [Matmul<
 
 struct Job<'a> {
     weights: &'a PackedMatrix,
-    first_pair: usize,
+    /// Of [`MOST_PANELS`] neighbouring panels.
+    first_group: usize,
     out: *mut f32,
 }
 // SAFETY: each panel writes its own rows of the output only.
 unsafe impl Sync for Job<'_> {}
 
-/// Pairs of neighbouring panels of a job times `count` tokens from `first` on.
+/// Groups of neighbouring panels of a job times `count` tokens from `first` on.
 fn multiply(
     tier: Tier,
     job: &Job<'_>,
-    pairs: Range<usize>,
+    groups: Range<usize>,
     input: &Activations,
     first: usize,
     count: usize,
 ) {
     let weights = job.weights;
     let quantized = weights.format.is_quantized();
-    let panels = 2 * pairs.start..(2 * pairs.end).min(weights.panels());
+    let panels = MOST_PANELS * groups.start..(MOST_PANELS * groups.end).min(weights.panels());
     let task = |panels: &Range<usize>| Task {
         panels: &[],
         input,
@@ -116,7 +120,7 @@ fn multiply(
             rows: weights.rows.min(panels.end * ROWS) - panels.start * ROWS,
         },
     };
-    // Few tokens take all panels in one go, many a pair, and what is decoded on the way a panel at a time.
+    // Few tokens take all panels in one go, many those of a tile, and what is decoded on the way a panel at a time.
     let few = match quantized {
         true => input.wide.is_none() && count <= FEW,
         false => count == 1,
@@ -124,6 +128,7 @@ fn multiply(
     let step = match weights.format {
         PanelFormat::Blocks(_) => 1,
         _ if few => panels.len(),
+        _ if quantized && input.wide.is_none() => tier.run(quantized::TilePanels),
         _ => 2,
     };
     let step = step.min(weights.panels_at_once());
@@ -206,37 +211,40 @@ impl Out {
     }
 }
 
-/// Memory for the sums of one or two panels with the tokens of a block.
-struct Sums([MaybeUninit<[[f32; ROWS]; 2]>; TOKEN_BLOCK]);
+/// Memory for the sums of some panels with the tokens of a block.
+#[repr(align(64))]
+struct Sums([MaybeUninit<[f32; ROWS]>; MOST_PANELS * TOKEN_BLOCK]);
 
 impl Sums {
     fn new() -> Self {
-        Sums([const { MaybeUninit::uninit() }; TOKEN_BLOCK])
+        Sums([const { MaybeUninit::uninit() }; MOST_PANELS * TOKEN_BLOCK])
     }
 
-    /// The sums of so many tokens, all zero.
-    fn zeros(&mut self, tokens: usize) -> &mut [[[f32; ROWS]; 2]] {
-        let sums = &mut self.0[..tokens];
+    /// So many sums, all zero.
+    fn zeros(&mut self, count: usize) -> &mut [[f32; ROWS]] {
+        let sums = &mut self.0[..count];
         for sum in &mut *sums {
-            sum.write([[0.0; ROWS]; 2]);
+            sum.write([0.0; ROWS]);
         }
         // SAFETY: each has been written.
-        unsafe { &mut *(&raw mut *sums as *mut [[[f32; ROWS]; 2]]) }
+        unsafe { &mut *(&raw mut *sums as *mut [[f32; ROWS]]) }
     }
 }
 
-/// Writes the sums of one or two panels to the output.
+/// Writes the sums of some panels to the output.
 struct Write<'a> {
     task: &'a Task<'a>,
     panels: usize,
-    sums: &'a [[[f32; ROWS]; 2]],
+    /// Panels that there are sums for: `[tokens, side_by_side]`.
+    side_by_side: usize,
+    sums: &'a [[f32; ROWS]],
 }
 
 impl Kernel for Write<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        for (t, sums) in self.sums.iter().enumerate() {
+        for (t, sums) in self.sums.chunks_exact(self.side_by_side).enumerate() {
             for (panel, sum) in sums[..self.panels].iter().enumerate() {
                 // SAFETY: a sum has 8 elements.
                 let sum = unsafe { s.load(sum.as_ptr()) };

@@ -14,7 +14,7 @@
 //! bits per weight more).
 
 use crate::pack::SharedRows;
-use crate::simd::{Simd, each};
+use crate::simd::{Simd, ZERO, each};
 use std::ops::Range;
 
 use dunlin_format::{DType, can_decode};
@@ -189,7 +189,7 @@ impl PackedMatrix {
     }
 }
 
-/// 32 columns of 8 rows, ready to multiply: `weight = s * code + m`.
+/// 32 columns of 8 rows, ready to multiply: `weight = s * code + m`, or where [`Simd::BIASED`] `s * (code - ZERO) + m`.
 pub(crate) struct Block<S: Simd> {
     pub codes: [S::B; 8],
     /// Scale and offset of the first and the second 16 columns; equal where the format has one per 32.
@@ -203,17 +203,37 @@ pub(crate) trait Shape: 'static {
     const HALVES: bool = false;
     /// Whether codes are signed bytes without an offset (else unsigned, and `m` takes the offset off).
     const SIGNED: bool = false;
+    /// Whether weights have an offset of their own, not only a code that stands for zero.
+    const OFFSET: bool = false;
     /// How many steps of codes times activations fit in 16 bits: 4 for 5 bits, 2 for 6 bits.
     const DEPTH: usize = 4;
+}
+
+/// Whether a product adds `m` times the sum of the activations.
+#[inline(always)]
+pub(crate) fn adds_offset<S: Simd, H: Shape>() -> bool {
+    if S::BIASED { H::OFFSET } else { !H::SIGNED }
 }
 
 /// Up to 5 bits, one scale per 32 columns.
 pub(crate) struct Whole;
 impl Shape for Whole {}
+/// The same with an offset per 32 columns.
+pub(crate) struct WholeWithOffset;
+impl Shape for WholeWithOffset {
+    const OFFSET: bool = true;
+}
 /// Up to 6 bits, one scale per 16 columns.
 pub(crate) struct Halves;
 impl Shape for Halves {
     const HALVES: bool = true;
+    const DEPTH: usize = 2;
+}
+/// The same with an offset per 16 columns.
+pub(crate) struct HalvesWithOffset;
+impl Shape for HalvesWithOffset {
+    const HALVES: bool = true;
+    const OFFSET: bool = true;
     const DEPTH: usize = 2;
 }
 /// Signed bytes, one scale per 32 columns.
@@ -299,22 +319,47 @@ fn merge<S: Simd>(s: S, a: [S::B; 8], b: [S::B; 8]) -> [S::B; 8] {
     each!(8; j => s.or_b(a[j], b[j]))
 }
 
-/// Signed codes as the tier wants them, with the offset that undoes the bias.
+/// Signed codes as the tier wants them.
 #[inline(always)]
 fn signed<S: Simd>(s: S, codes: [S::B; 8], scale: S::F) -> Block<S> {
+    Block {
+        codes: match S::BIASED {
+            true => each!(8; j => s.xor_b(codes[j], ZERO)),
+            false => codes,
+        },
+        s: [scale; 2],
+        m: [s.splat(0.0); 2],
+    }
+}
+
+/// Unsigned codes of which `zero` stands for zero, with the scales of both halves.
+#[inline(always)]
+fn around_zero<S: Simd>(s: S, codes: [S::B; 8], zero: u8, scales: [S::F; 2]) -> Block<S> {
     if S::BIASED {
-        let m = s.mul(scale, s.splat(-128.0));
         Block {
-            codes: each!(8; j => s.xor_b(codes[j], 0x80)),
-            s: [scale; 2],
-            m: [m; 2],
+            codes: each!(8; j => s.add_b(codes[j], ZERO - zero)),
+            s: scales,
+            m: [s.splat(0.0); 2],
         }
     } else {
         Block {
             codes,
-            s: [scale; 2],
-            m: [s.splat(0.0); 2],
+            s: scales,
+            m: each!(2; h => s.mul(scales[h], s.splat(-f32::from(zero)))),
         }
+    }
+}
+
+/// Unsigned codes with the scales and offsets of both halves.
+#[inline(always)]
+fn with_offset<S: Simd>(s: S, codes: [S::B; 8], scales: [S::F; 2], m: [S::F; 2]) -> Block<S> {
+    Block {
+        codes,
+        s: scales,
+        m: match S::BIASED {
+            true => each!(2; h => s.fma(scales[h], s.splat(f32::from(ZERO)), m[h])),
+            false => m,
+        },
     }
 }
 
@@ -324,36 +369,37 @@ pub(crate) const IQ4_VALUES: [i8; 16] = [
 ];
 
 macro_rules! legacy_unit {
-    ($name:ident, bytes: $bytes:expr, $doc:literal, |$s:ident, $p:ident| ($m:expr, $codes:expr)) => {
+    ($name:ident, bytes: $bytes:expr, $shape:ident, $doc:literal, |$s:ident, $p:ident, $scale:ident| $block:expr) => {
         #[doc = $doc]
         #[allow(non_camel_case_types)]
         pub(crate) struct $name;
         impl Unit for $name {
             const BLOCKS: usize = 1;
             const BYTES: usize = $bytes;
-            type Shape = Whole;
+            type Shape = $shape;
             #[inline(always)]
             #[allow(unsafe_op_in_unsafe_fn)]
             unsafe fn block<S: Simd>($s: S, $p: *const u8, _: usize) -> Block<S> {
-                let scale = $s.load_f16($p.cast());
-                Block {
-                    codes: $codes,
-                    s: [scale; 2],
-                    m: [$m(scale); 2],
-                }
+                let $scale = [$s.load_f16($p.cast()); 2];
+                $block
             }
         }
     };
 }
 
-legacy_unit!(Q4_0, bytes: 16 + 128, "`d` f16 x 8, nibbles; `m = -8 d`.",
-    |s, p| (|d| s.mul(d, s.splat(-8.0)), nibbles(s, p.add(16))));
-legacy_unit!(Q4_1, bytes: 32 + 128, "`d`, `m` f16 x 8, nibbles.",
-    |s, p| (|_| s.load_f16(p.add(16).cast()), nibbles(s, p.add(32))));
-legacy_unit!(Q5_0, bytes: 16 + 32 + 128, "`d` f16 x 8, fifth bits, nibbles; `m = -16 d`.",
-    |s, p| (|d| s.mul(d, s.splat(-16.0)), merge(s, nibbles(s, p.add(48)), bits::<S, 4>(s, p.add(16)))));
-legacy_unit!(Q5_1, bytes: 32 + 32 + 128, "`d`, `m` f16 x 8, fifth bits, nibbles.",
-    |s, p| (|_| s.load_f16(p.add(16).cast()), merge(s, nibbles(s, p.add(64)), bits::<S, 4>(s, p.add(32)))));
+legacy_unit!(Q4_0, bytes: 16 + 128, Whole, "`d` f16 x 8, nibbles; 8 is zero.",
+    |s, p, d| around_zero(s, nibbles(s, p.add(16)), 8, d));
+legacy_unit!(Q4_1, bytes: 32 + 128, WholeWithOffset, "`d`, `m` f16 x 8, nibbles.",
+    |s, p, d| with_offset(s, nibbles(s, p.add(32)), d, [s.load_f16(p.add(16).cast()); 2]));
+legacy_unit!(Q5_0, bytes: 16 + 32 + 128, Whole, "`d` f16 x 8, fifth bits, nibbles; 16 is zero.",
+    |s, p, d| around_zero(s, merge(s, nibbles(s, p.add(48)), bits::<S, 4>(s, p.add(16))), 16, d));
+legacy_unit!(Q5_1, bytes: 32 + 32 + 128, WholeWithOffset, "`d`, `m` f16 x 8, fifth bits, nibbles.",
+    |s, p, d| with_offset(
+        s,
+        merge(s, nibbles(s, p.add(64)), bits::<S, 4>(s, p.add(32))),
+        d,
+        [s.load_f16(p.add(16).cast()); 2],
+    ));
 
 /// `d` f16 x 8, signed codes.
 pub(crate) struct Q8_0;
@@ -394,22 +440,20 @@ pub(crate) struct Q2_K;
 impl Unit for Q2_K {
     const BLOCKS: usize = 8;
     const BYTES: usize = 32 + 8 * 96;
-    type Shape = Halves;
+    type Shape = HalvesWithOffset;
     #[inline(always)]
     #[allow(unsafe_op_in_unsafe_fn)]
     unsafe fn block<S: Simd>(s: S, p: *const u8, b: usize) -> Block<S> {
         let (d, dmin) = (s.load_f16(p.cast()), s.load_f16(p.add(16).cast()));
         let minus = s.sub(s.splat(0.0), dmin);
         let q = p.add(32 + 96 * b);
-        Block {
-            codes: pairs::<S, 0>(s, q.add(32)),
-            s: each!(2; h => s.mul(d, s.load_u8(q.add(8 * h)))),
-            m: each!(2; h => s.mul(minus, s.load_u8(q.add(16 + 8 * h)))),
-        }
+        let scales = each!(2; h => s.mul(d, s.load_u8(q.add(8 * h))));
+        let m = each!(2; h => s.mul(minus, s.load_u8(q.add(16 + 8 * h))));
+        with_offset(s, pairs::<S, 0>(s, q.add(32)), scales, m)
     }
 }
 
-/// `d` f16 x 8; per block signed scales (half by half), third bits, 2-bit codes; `m = -4 s`.
+/// `d` f16 x 8; per block signed scales (half by half), third bits, 2-bit codes; 4 is zero.
 #[allow(non_camel_case_types)]
 pub(crate) struct Q3_K;
 impl Unit for Q3_K {
@@ -421,12 +465,9 @@ impl Unit for Q3_K {
     unsafe fn block<S: Simd>(s: S, p: *const u8, b: usize) -> Block<S> {
         let d = s.load_f16(p.cast());
         let q = p.add(16 + 112 * b);
-        let scales: [S::F; 2] = each!(2; h => s.mul(d, s.load_i8(q.add(8 * h))));
-        Block {
-            codes: merge(s, pairs::<S, 0>(s, q.add(48)), bits::<S, 2>(s, q.add(16))),
-            s: scales,
-            m: each!(2; h => s.mul(scales[h], s.splat(-4.0))),
-        }
+        let scales = each!(2; h => s.mul(d, s.load_i8(q.add(8 * h))));
+        let codes = merge(s, pairs::<S, 0>(s, q.add(48)), bits::<S, 2>(s, q.add(16)));
+        around_zero(s, codes, 4, scales)
     }
 }
 
@@ -436,17 +477,13 @@ pub(crate) struct Q4_K;
 impl Unit for Q4_K {
     const BLOCKS: usize = 8;
     const BYTES: usize = 32 + 8 * 144;
-    type Shape = Whole;
+    type Shape = WholeWithOffset;
     #[inline(always)]
     #[allow(unsafe_op_in_unsafe_fn)]
     unsafe fn block<S: Simd>(s: S, p: *const u8, b: usize) -> Block<S> {
         let q = p.add(32 + 144 * b);
         let (scale, m) = scale_and_min(s, p, q);
-        Block {
-            codes: nibbles(s, q.add(16)),
-            s: [scale; 2],
-            m: [m; 2],
-        }
+        with_offset(s, nibbles(s, q.add(16)), [scale; 2], [m; 2])
     }
 }
 
@@ -456,18 +493,14 @@ pub(crate) struct Q5_K;
 impl Unit for Q5_K {
     const BLOCKS: usize = 8;
     const BYTES: usize = 32 + 8 * 176;
-    type Shape = Whole;
+    type Shape = WholeWithOffset;
     #[inline(always)]
     #[allow(unsafe_op_in_unsafe_fn)]
     unsafe fn block<S: Simd>(s: S, p: *const u8, b: usize) -> Block<S> {
         let q = p.add(32 + 176 * b);
         let (scale, m) = scale_and_min(s, p, q);
         let codes = merge(s, nibbles(s, q.add(48)), bits::<S, 4>(s, q.add(16)));
-        Block {
-            codes,
-            s: [scale; 2],
-            m: [m; 2],
-        }
+        with_offset(s, codes, [scale; 2], [m; 2])
     }
 }
 
@@ -480,7 +513,7 @@ unsafe fn scale_and_min<S: Simd>(s: S, unit: *const u8, block: *const u8) -> (S:
     (s.mul(d, s.load_u8(block)), s.sub(s.splat(0.0), m))
 }
 
-/// `d` f16 x 8; per block signed scales (half by half), upper 2 bits, nibbles; `m = -32 s`.
+/// `d` f16 x 8; per block signed scales (half by half), upper 2 bits, nibbles; 32 is zero.
 #[allow(non_camel_case_types)]
 pub(crate) struct Q6_K;
 impl Unit for Q6_K {
@@ -492,12 +525,9 @@ impl Unit for Q6_K {
     unsafe fn block<S: Simd>(s: S, p: *const u8, b: usize) -> Block<S> {
         let d = s.load_f16(p.cast());
         let q = p.add(16 + 208 * b);
-        let scales: [S::F; 2] = each!(2; h => s.mul(d, s.load_i8(q.add(8 * h))));
-        Block {
-            codes: merge(s, nibbles(s, q.add(80)), pairs::<S, 4>(s, q.add(16))),
-            s: scales,
-            m: each!(2; h => s.mul(scales[h], s.splat(-32.0))),
-        }
+        let scales = each!(2; h => s.mul(d, s.load_i8(q.add(8 * h))));
+        let codes = merge(s, nibbles(s, q.add(80)), pairs::<S, 4>(s, q.add(16)));
+        around_zero(s, codes, 32, scales)
     }
 }
 

@@ -12,6 +12,8 @@ use std::marker::PhantomData;
 const STRETCH_BYTES: usize = 8 << 10;
 /// Tokens in a register tile: with two panels 12 sums, two vectors of weights and one of activations.
 const TILE: usize = 6;
+/// Panels side by side.
+const PAIR: usize = 2;
 /// Tokens in the tiles of what is left.
 const REST: usize = 2;
 
@@ -24,7 +26,7 @@ pub(super) fn multiply<P: Plain>(tier: Tier, task: &Task<'_>) {
         return tier.run(One { task, plain });
     }
     let mut sums = Sums::new();
-    let sums = sums.zeros(task.count);
+    let sums = sums.zeros(PAIR * task.count);
     let panels = task.panels.len() / panel_bytes;
     let stretch = STRETCH_BYTES / (P::BYTES * ROWS);
     for start in (0..cols).step_by(stretch) {
@@ -37,7 +39,12 @@ pub(super) fn multiply<P: Plain>(tier: Tier, task: &Task<'_>) {
             plain,
         });
     }
-    tier.run(Write { task, panels, sums });
+    tier.run(Write {
+        task,
+        panels,
+        side_by_side: PAIR,
+        sums,
+    });
 }
 
 /// A plain float type of weights.
@@ -131,7 +138,7 @@ struct Tiles<'a, P> {
     /// The stretch's first column, and how many there are.
     start: usize,
     cols: usize,
-    sums: &'a mut [[[f32; ROWS]; 2]],
+    sums: &'a mut [[f32; ROWS]],
     plain: PhantomData<P>,
 }
 
@@ -180,7 +187,7 @@ impl<P: Plain> Tiles<'_, P> {
             tokens[t] = inputs[(task.first + token) * all + self.start..][..self.cols].as_ptr();
             for r in 0..R {
                 // SAFETY: a sum has 8 elements.
-                sums[r][t] = unsafe { s.load(self.sums[token][r].as_ptr()) };
+                sums[r][t] = unsafe { s.load(self.sums[PAIR * token + r].as_ptr()) };
             }
         }
         for k in 0..self.cols {
@@ -201,7 +208,7 @@ impl<P: Plain> Tiles<'_, P> {
         for r in 0..R {
             for t in 0..count {
                 // SAFETY: as above.
-                unsafe { s.store(self.sums[at + t][r].as_mut_ptr(), sums[r][t]) };
+                unsafe { s.store(self.sums[PAIR * (at + t) + r].as_mut_ptr(), sums[r][t]) };
             }
         }
     }

@@ -2,18 +2,18 @@
 //!
 //! The kernels for many tokens see unpacked codes only, so that they are compiled per [`Shape`] and not per type.
 
-use super::{FEW, Sums, Task, Write};
-use crate::activations::{Activations, SCALES};
-use crate::panels::{BLOCK, Block, ROWS, Shape, Unit};
-use crate::simd::{Kernel, Simd, Tile, TileKind, UNPACKED_BLOCKS, UNPACKED_PAIR, each};
+use super::{FEW, MOST_PANELS, Sums, Task, Write};
+use crate::activations::{Activations, CodedBlock};
+use crate::panels::{Block, ROWS, Shape, Unit, adds_offset};
+use crate::simd::{Kernel, Simd, Tile, TileKind, UNPACKED, UNPACKED_BLOCKS, each};
 use crate::tier::Tier;
 use std::marker::PhantomData;
-use std::mem::MaybeUninit;
+use std::mem::{MaybeUninit, offset_of};
 
 /// Bytes that a panel is asked for before they are read. Pages are 4 KiB, and the processor's own prefetching ends with each.
 const AHEAD: usize = 4096;
 
-/// Multiplies and writes the results: any number of panels for up to [`FEW`] tokens, one or two for more.
+/// Multiplies and writes the results: any number of panels for up to [`FEW`] tokens, those of a tile for more.
 pub(super) fn multiply<U: Unit>(tier: Tier, task: &Task<'_>) {
     let unit = PhantomData;
     match task.count {
@@ -34,7 +34,8 @@ fn panel_bytes<U: Unit>(input: &Activations) -> usize {
 fn many<U: Unit>(tier: Tier, task: &Task<'_>) {
     let mut scratch = MaybeUninit::<Scratch>::uninit();
     let mut sums = Sums::new();
-    let sums = sums.zeros(task.count);
+    let side_by_side = tier.run(TilePanels);
+    let sums = sums.zeros(task.count * side_by_side);
     let panel_bytes = panel_bytes::<U>(task.input);
     let panels = task.panels.len() / panel_bytes;
     // Stretches of about one length: a short one at the end costs almost as much as a whole one.
@@ -43,7 +44,7 @@ fn many<U: Unit>(tier: Tier, task: &Task<'_>) {
     let stretch_bytes = units.div_ceil(stretches) * U::BYTES;
     for start in (0..panel_bytes).step_by(stretch_bytes) {
         let bytes = stretch_bytes.min(panel_bytes - start);
-        // What is unpacked next: the next stretch, or the first one of the next pair of panels.
+        // What is unpacked next: the next stretch, or the first one of the next panels.
         let ahead = match start + bytes < panel_bytes {
             true => bytes,
             false => bytes + (panels - 1) * panel_bytes,
@@ -68,23 +69,29 @@ fn many<U: Unit>(tier: Tier, task: &Task<'_>) {
             shape: PhantomData,
         });
     }
-    tier.run(Write { task, panels, sums });
+    tier.run(Write {
+        task,
+        panels,
+        side_by_side,
+        sums,
+    });
 }
 
-/// The pointers of a token's quantized row, from some block on.
-#[derive(Clone, Copy)]
-struct Row {
-    codes: *const i8,
-    scales: *const f32,
-}
+/// [`Simd::TILE_PANELS`] of a tier.
+pub(super) struct TilePanels;
 
-#[inline(always)]
-fn row(input: &Activations, token: usize, block: usize) -> Row {
-    let at = token * input.blocks() + block;
-    Row {
-        codes: input.codes[at * BLOCK..].as_ptr(),
-        scales: input.scales[at * SCALES..].as_ptr(),
+impl Kernel for TilePanels {
+    type Output = usize;
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> usize {
+        S::TILE_PANELS
     }
+}
+
+/// A token's quantized row, from some block on.
+#[inline(always)]
+fn row(input: &Activations, token: usize, block: usize) -> *const CodedBlock {
+    input.coded[token * input.blocks() + block..].as_ptr()
 }
 
 /// `T` tokens straight from the packed panels, `P` of them side by side where a product is not one instruction: a single stream
@@ -127,7 +134,7 @@ fn group_of<S: Simd, U: Unit, const P: usize, const T: usize>(
     task: &Task<'_>,
     first: usize,
     group: &[u8],
-    rows: &[Row; T],
+    rows: &[*const CodedBlock; T],
 ) {
     let panel_bytes = group.len() / P;
     // What this thread reads next, a whole number of units ahead, is past the other panels of the group where the panel ends.
@@ -176,7 +183,7 @@ fn group_of<S: Simd, U: Unit, const P: usize, const T: usize>(
 unsafe fn accumulate<S: Simd, H: Shape, const T: usize>(
     s: S,
     block: &Block<S>,
-    rows: &[Row; T],
+    rows: &[*const CodedBlock; T],
     n: usize,
     acc: &mut [S::F; T],
 ) {
@@ -184,38 +191,56 @@ unsafe fn accumulate<S: Simd, H: Shape, const T: usize>(
         each!(4; j => block.codes[j]),
         each!(4; j => block.codes[4 + j]),
     ];
+    let offset = adds_offset::<S, H>();
     let mut first = [s.splat(0.0); T];
     for h in 0..2 {
         for t in 0..T {
-            let codes = rows[t].codes.add(n * BLOCK + 16 * h);
-            let scales = rows[t].scales.add(SCALES * n);
-            let dot = if H::SIGNED && !S::BIASED {
-                s.dot_signed(&halves[h], codes)
+            let row = &*rows[t].add(n);
+            let codes = row.codes.as_ptr().add(16 * h);
+            let dot = if H::SIGNED {
+                s.dot::<true, 1>(&halves[h], codes)
             } else if H::DEPTH == 4 {
-                s.dot_unsigned::<4>(&halves[h], codes)
+                s.dot::<false, 4>(&halves[h], codes)
             } else {
-                s.dot_unsigned::<2>(&halves[h], codes)
+                s.dot::<false, 2>(&halves[h], codes)
             };
-            let (dot, scale) = (s.to_f32(dot), s.splat(*scales.add(h)));
+            let scale = s.splat(row.scales[h]);
+            let before = match (H::HALVES, h) {
+                (true, _) => S::BIASED.then(|| s.splat(row.shifts[h])),
+                (false, 0) => S::BIASED.then(|| s.splat(row.shifts[2])),
+                (false, _) => Some(first[t]),
+            };
             if H::HALVES {
-                acc[t] = s.fma(s.mul(block.s[h], scale), dot, acc[t]);
-                acc[t] = s.fma(block.m[h], s.splat(*scales.add(2 + h)), acc[t]);
-            } else if h == 0 {
-                first[t] = s.mul(dot, scale);
-            } else {
-                acc[t] = s.fma(block.s[0], s.fma(dot, scale, first[t]), acc[t]);
-                if !H::SIGNED || S::BIASED {
-                    acc[t] = s.fma(block.m[0], s.splat(*scales.add(4)), acc[t]);
+                acc[t] = match before {
+                    Some(shift) => s.fma(block.s[h], s.fma(dot, scale, shift), acc[t]),
+                    None => s.fma(s.mul(block.s[h], scale), dot, acc[t]),
+                };
+                if offset {
+                    acc[t] = s.fma(block.m[h], s.splat(row.sums[h]), acc[t]);
                 }
+                continue;
+            }
+            let dot = match before {
+                Some(before) => s.fma(dot, scale, before),
+                None => s.mul(dot, scale),
+            };
+            if h == 0 {
+                first[t] = dot;
+                continue;
+            }
+            acc[t] = s.fma(block.s[0], dot, acc[t]);
+            if offset {
+                acc[t] = s.fma(block.m[0], s.splat(row.sums[2]), acc[t]);
             }
         }
     }
 }
 
-/// A stretch of two panels, unpacked in pairs of blocks. With the rows of a tile it takes half of a first-level cache of 32 KiB.
+/// A stretch of the panels of a tile, unpacked side by side. With the rows of a tile it takes half of the first-level cache: 32 KiB
+/// where two panels are unpacked, 48 KiB where four are.
 #[repr(align(64))]
 struct Scratch {
-    _pairs: [u8; UNPACKED_BLOCKS * UNPACKED_PAIR],
+    _blocks: [u8; UNPACKED_BLOCKS * MOST_PANELS * UNPACKED],
 }
 
 /// Unpacks a stretch of a panel.
@@ -231,6 +256,8 @@ impl<U: Unit> Kernel for Unpack<'_, U> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        // From one vector of this panel to the next.
+        let step = 32 * S::TILE_PANELS;
         let mut n = 0;
         for unit in self.units.chunks_exact(U::BYTES) {
             for line in (0..U::BYTES).step_by(64) {
@@ -240,13 +267,13 @@ impl<U: Unit> Kernel for Unpack<'_, U> {
                 // SAFETY: at most `UNPACKED_BLOCKS` blocks are unpacked, which a panel of the scratch has room for.
                 unsafe {
                     let block = U::block(s, unit.as_ptr(), b);
-                    let codes = self.panel.add(n * UNPACKED_PAIR);
+                    let codes = self.panel.add(n * S::TILE_PANELS * UNPACKED);
                     for j in 0..8 {
-                        s.store_b(codes.add(64 * j), block.codes[j]);
+                        s.store_b(codes.add(step * j), block.codes[j]);
                     }
                     for h in 0..2 {
-                        s.store(codes.add(512 + 64 * h).cast(), block.s[h]);
-                        s.store(codes.add(640 + 64 * h).cast(), block.m[h]);
+                        s.store(codes.add(step * (8 + h)).cast(), block.s[h]);
+                        s.store(codes.add(step * (10 + h)).cast(), block.m[h]);
                     }
                 }
                 n += 1;
@@ -255,7 +282,7 @@ impl<U: Unit> Kernel for Unpack<'_, U> {
     }
 }
 
-/// An unpacked stretch of one or two panels, and the tokens to multiply it with.
+/// An unpacked stretch of some panels, and the tokens to multiply it with.
 struct Stretch<'a> {
     scratch: *const u8,
     panels: usize,
@@ -265,10 +292,10 @@ struct Stretch<'a> {
     start: usize,
 }
 
-/// Adds the products of a stretch with each token to its sums.
+/// Adds the products of a stretch with each token to its sums, `[tokens, TILE_PANELS]`.
 struct Tiles<'a, H> {
     stretch: Stretch<'a>,
-    sums: &'a mut [[[f32; ROWS]; 2]],
+    sums: &'a mut [[f32; ROWS]],
     shape: PhantomData<H>,
 }
 
@@ -277,44 +304,44 @@ impl<H: Shape> Kernel for Tiles<'_, H> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Tiles { stretch, sums, .. } = self;
-        let tiled = match S::TILES && stretch.panels == 2 {
-            true => sums.len() / S::TILE * S::TILE,
+        let tokens = sums.len() / S::TILE_PANELS;
+        let tiled = match S::TILES && stretch.panels == S::TILE_PANELS {
+            true => tokens / S::TILE * S::TILE,
             false => 0,
         };
-        for (tile, sums) in sums[..tiled].chunks_exact_mut(S::TILE).enumerate() {
+        let (tiles, rest) = sums.split_at_mut(tiled * S::TILE_PANELS);
+        for (tile, sums) in tiles.chunks_exact_mut(S::TILE * S::TILE_PANELS).enumerate() {
             stretch.tile::<S, H>(s, tile * S::TILE, sums);
         }
         for panel in 0..stretch.panels {
-            if S::TILE == 8 {
-                stretch.by::<S, H, 8>(s, panel, tiled, &mut sums[tiled..]);
-            } else {
-                stretch.by::<S, H, 4>(s, panel, tiled, &mut sums[tiled..]);
-            }
+            stretch.by::<S, H, 4>(s, panel, tiled, rest);
         }
     }
 }
 
 impl Stretch<'_> {
-    /// Both panels times [`Simd::TILE`] tokens from `first` on, as the tier does it.
+    /// All panels times [`Simd::TILE`] tokens from `first` on, as the tier does it.
     #[inline(always)]
-    fn tile<S: Simd, H: Shape>(&self, s: S, first: usize, sums: &mut [[[f32; ROWS]; 2]]) {
+    fn tile<S: Simd, H: Shape>(&self, s: S, first: usize, sums: &mut [[f32; ROWS]]) {
+        let offset = H::OFFSET;
         let kind = match (H::SIGNED, H::HALVES) {
             (true, _) => TileKind::Signed,
-            (false, true) => TileKind::Halves,
-            (false, false) => TileKind::Whole,
+            (false, true) => TileKind::Halves { offset },
+            (false, false) => TileKind::Whole { offset },
         };
         let input = self.task.input;
         let row = row(input, self.task.first + first, self.start);
+        let stride = input.blocks() * size_of::<CodedBlock>();
         let tile = Tile {
             weights: self.scratch,
             blocks: self.blocks,
-            codes: row.codes.cast(),
-            code_stride: input.blocks() * BLOCK,
-            scales: row.scales,
-            scale_stride: input.blocks() * SCALES * size_of::<f32>(),
+            codes: row.cast(),
+            code_stride: stride,
+            scales: row.wrapping_byte_add(offset_of!(CodedBlock, scales)).cast(),
+            scale_stride: stride,
             sums: sums.as_mut_ptr().cast(),
         };
-        // SAFETY: the scratch holds `blocks` blocks of both panels, each row has them from its start on, and there is a sum for
+        // SAFETY: the scratch holds `blocks` blocks of all panels, each row has them from its start on, and there is a sum for
         // each.
         unsafe { s.tile(kind, &tile) };
     }
@@ -326,34 +353,36 @@ impl Stretch<'_> {
         s: S,
         panel: usize,
         first: usize,
-        sums: &mut [[[f32; ROWS]; 2]],
+        sums: &mut [[f32; ROWS]],
     ) {
         let input = self.task.input;
+        let step = 32 * S::TILE_PANELS;
         let mut first = self.task.first + first;
-        for sums in sums.chunks_mut(T) {
-            let count = sums.len();
+        for sums in sums.chunks_mut(T * S::TILE_PANELS) {
+            let count = sums.len() / S::TILE_PANELS;
             let mut rows = [row(input, first, self.start); T];
             let mut acc = [s.splat(0.0); T];
             for t in 0..T {
-                rows[t] = row(input, first + t.min(count - 1), self.start);
+                let t_or_last = t.min(count - 1);
+                rows[t] = row(input, first + t_or_last, self.start);
                 // SAFETY: a sum has 8 elements.
-                acc[t] = unsafe { s.load(sums[t.min(count - 1)][panel].as_ptr()) };
+                acc[t] = unsafe { s.load(sums[t_or_last * S::TILE_PANELS + panel].as_ptr()) };
             }
             for n in 0..self.blocks {
                 // SAFETY: the scratch holds `blocks` blocks of each panel; each row has them from its start on.
                 unsafe {
-                    let codes = self.scratch.add(n * UNPACKED_PAIR + 32 * panel);
+                    let codes = self.scratch.add(n * S::TILE_PANELS * UNPACKED + 32 * panel);
                     let block = Block {
-                        codes: each!(8; j => s.load_b(codes.add(64 * j))),
-                        s: each!(2; h => s.load(codes.add(512 + 64 * h).cast())),
-                        m: each!(2; h => s.load(codes.add(640 + 64 * h).cast())),
+                        codes: each!(8; j => s.load_b(codes.add(step * j))),
+                        s: each!(2; h => s.load(codes.add(step * (8 + h)).cast())),
+                        m: each!(2; h => s.load(codes.add(step * (10 + h)).cast())),
                     };
                     accumulate::<S, H, T>(s, &block, &rows, n, &mut acc);
                 }
             }
             for t in 0..count {
                 // SAFETY: as above.
-                unsafe { s.store(sums[t][panel].as_mut_ptr(), acc[t]) };
+                unsafe { s.store(sums[t * S::TILE_PANELS + panel].as_mut_ptr(), acc[t]) };
             }
             first += count;
         }

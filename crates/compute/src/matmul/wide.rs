@@ -6,14 +6,16 @@
 
 use super::{Sums, Task, Write};
 use crate::activations::{WideRow, WideRows};
-use crate::panels::{BLOCK, ROWS, Shape, Unit};
-use crate::simd::{Kernel, Simd, Tile, TileKind, WIDE_BLOCKS, WIDE_PAIR};
+use crate::panels::{BLOCK, ROWS, Shape, Unit, adds_offset};
+use crate::simd::{Kernel, Simd, Tile, WIDE_BLOCKS, WIDE_PAIR, ZERO};
 use crate::tier::Tier;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
 /// Tokens in a register tile of tiers that bring none: with two panels 12 sums, two vectors of weights and one of activations.
 const TILE: usize = 6;
+/// Panels side by side.
+const PAIR: usize = 2;
 /// Tokens in the tiles of what is left.
 const REST: usize = 2;
 
@@ -22,7 +24,7 @@ pub(super) fn multiply<U: Unit>(tier: Tier, task: &Task<'_>, rows: &WideRows) {
     let mut scratch = MaybeUninit::<Scratch>::uninit();
     let scratch = scratch.as_mut_ptr().cast::<u8>();
     let mut sums = Sums::new();
-    let sums = sums.zeros(task.count);
+    let sums = sums.zeros(PAIR * task.count);
     let panel_bytes = task.input.blocks() / U::BLOCKS * U::BYTES;
     let panels = task.panels.len() / panel_bytes;
     let stretch_bytes = WIDE_BLOCKS / U::BLOCKS * U::BYTES;
@@ -46,7 +48,12 @@ pub(super) fn multiply<U: Unit>(tier: Tier, task: &Task<'_>, rows: &WideRows) {
             shape: PhantomData,
         });
     }
-    tier.run(Write { task, panels, sums });
+    tier.run(Write {
+        task,
+        panels,
+        side_by_side: PAIR,
+        sums,
+    });
 }
 
 /// A stretch of two panels, unpacked: 20 KiB, which with a tile of tokens fit a first-level cache of 32 KiB.
@@ -75,10 +82,10 @@ impl<U: Unit> Kernel for Unpack<'_, U> {
                     let codes = self.panel.add(n * WIDE_PAIR);
                     for j in 0..8 {
                         // In 16 bits no tier needs a bias.
-                        let [first, second] = match (U::Shape::SIGNED, S::BIASED) {
-                            (true, true) => s.widen::<true>(s.xor_b(block.codes[j], 0x80)),
-                            (true, false) => s.widen::<true>(block.codes[j]),
-                            (false, _) => s.widen::<false>(block.codes[j]),
+                        let [first, second] = match (S::BIASED, U::Shape::SIGNED) {
+                            (true, _) => s.widen::<true>(s.xor_b(block.codes[j], ZERO)),
+                            (false, true) => s.widen::<true>(block.codes[j]),
+                            (false, false) => s.widen::<false>(block.codes[j]),
                         };
                         s.store_b(codes.add(128 * j), first);
                         s.store_b(codes.add(128 * j + 64), second);
@@ -103,7 +110,7 @@ struct Tiles<'a, H> {
     rows: &'a WideRows,
     /// The stretch's first block in a row.
     start: usize,
-    sums: &'a mut [[[f32; ROWS]; 2]],
+    sums: &'a mut [[f32; ROWS]],
     shape: PhantomData<H>,
 }
 
@@ -123,9 +130,9 @@ impl<H: Shape> Tiles<'_, H> {
     #[inline(always)]
     fn by<S: Simd, const R: usize>(&mut self, s: S) {
         let mut at = 0;
-        while R == 2 && H::SIGNED && S::TILES && at + S::TILE <= self.task.count {
+        while R == 2 && !H::HALVES && !adds_offset::<S, H>() && S::TILES && at + S::WIDE_TILE <= self.task.count {
             self.own_tile(s, at);
-            at += S::TILE;
+            at += S::WIDE_TILE;
         }
         while at + TILE <= self.task.count {
             self.tile::<S, R, TILE>(s, at);
@@ -137,7 +144,7 @@ impl<H: Shape> Tiles<'_, H> {
         }
     }
 
-    /// Both panels times [`Simd::TILE`] tokens from `at` on, as the tier does it.
+    /// Both panels times [`Simd::WIDE_TILE`] tokens from `at` on, as the tier does it.
     #[inline(always)]
     fn own_tile<S: Simd>(&mut self, s: S, at: usize) {
         let blocks_in_row = self.task.input.blocks();
@@ -151,11 +158,11 @@ impl<H: Shape> Tiles<'_, H> {
             code_stride: blocks_in_row * BLOCK * size_of::<i16>(),
             scales: row.scales,
             scale_stride: blocks_in_row * size_of::<f32>(),
-            sums: self.sums[at..at + S::TILE].as_mut_ptr().cast(),
+            sums: self.sums[PAIR * at..][..PAIR * S::WIDE_TILE].as_mut_ptr().cast(),
         };
         // SAFETY: the scratch holds `blocks` blocks of both panels, each row has them from its start on, and there is a sum for
         // each.
-        unsafe { s.tile(TileKind::Wide, &tile) };
+        unsafe { s.wide_tile(&tile) };
     }
 
     /// `R` panels times `T` tokens from `at` on; where fewer are left, the last one fills up.
@@ -171,7 +178,7 @@ impl<H: Shape> Tiles<'_, H> {
             rows[t] = self.rows.row(first + t_or_last, blocks_in_row, self.start);
             for r in 0..R {
                 // SAFETY: a sum has 8 elements.
-                sums[r][t] = unsafe { s.load(self.sums[at + t_or_last][r].as_ptr()) };
+                sums[r][t] = unsafe { s.load(self.sums[PAIR * (at + t_or_last) + r].as_ptr()) };
             }
         }
         for n in 0..self.blocks {
@@ -181,7 +188,7 @@ impl<H: Shape> Tiles<'_, H> {
         for r in 0..R {
             for t in 0..count {
                 // SAFETY: as above.
-                unsafe { s.store(self.sums[at + t][r].as_mut_ptr(), sums[r][t]) };
+                unsafe { s.store(self.sums[PAIR * (at + t) + r].as_mut_ptr(), sums[r][t]) };
             }
         }
     }
@@ -221,7 +228,7 @@ impl<H: Shape> Tiles<'_, H> {
                     let scale = s.mul(s.load(self.scales(r, n, 2 * h)), scale);
                     sums[r][t] = s.fma(scale, s.to_f32(dots[r][t]), sums[r][t]);
                 }
-                if H::SIGNED {
+                if !adds_offset::<S, H>() {
                     continue;
                 }
                 let sum = s.splat(*rows[t].sums.add(3 * n + if H::HALVES { h } else { 2 }));

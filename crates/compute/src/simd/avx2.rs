@@ -187,6 +187,11 @@ macro_rules! avx2_operations {
             unsafe { _mm256_xor_si256(a, _mm256_set1_epi8(mask as i8)) }
         }
         #[inline(always)]
+        fn add_b(self, a: __m256i, x: u8) -> __m256i {
+            // SAFETY: see `splat`.
+            unsafe { _mm256_add_epi8(a, _mm256_set1_epi8(x as i8)) }
+        }
+        #[inline(always)]
         fn shl<const N: i32>(self, a: __m256i) -> __m256i {
             // SAFETY: see `splat`.
             unsafe { _mm256_slli_epi16::<N>(a) }
@@ -311,6 +316,31 @@ macro_rules! avx2_pairs {
 }
 pub(super) use avx2_pairs;
 
+/// The products of tiers with dot product instructions: `$bytes` multiplies unsigned by signed bytes, `$words` 16-bit numbers.
+macro_rules! vnni_products {
+    ($bytes:ident, $words:ident) => {
+        #[inline(always)]
+        fn add_pair(self, acc: __m256i, w: __m256i, a: __m256i) -> __m256i {
+            // SAFETY: `self` proves the features.
+            unsafe { $words(acc, w, a) }
+        }
+
+        #[inline(always)]
+        unsafe fn dot<const SIGNED: bool, const DEPTH: usize>(
+            self,
+            w: &[__m256i; 4],
+            a: *const i8,
+        ) -> __m256 {
+            let mut sum = _mm256_castps_si256(_mm256_set1_ps(SHIFT));
+            for (step, &w) in w.iter().enumerate() {
+                sum = $bytes(sum, w, broadcast4(a, step));
+            }
+            _mm256_castsi256_ps(sum)
+        }
+    };
+}
+pub(super) use vnni_products;
+
 /// The lanes of each of 8 vectors put together by `$fold`.
 macro_rules! avx2_fold_each {
     ($v:ident, $fold:path) => {{
@@ -351,18 +381,21 @@ pub(super) unsafe fn broadcast4(a: *const i8, step: usize) -> __m256i {
 impl Simd for Avx2 {
     const BIASED: bool = false;
     const TILES: bool = true;
-    const TILE: usize = 4;
     avx2_operations!();
     avx2_pairs!();
 
     #[inline(always)]
     unsafe fn tile(self, kind: TileKind, tile: &Tile) {
         match kind {
-            TileKind::Whole => avx2_tile::whole(tile),
-            TileKind::Halves => avx2_tile::halves(tile),
+            TileKind::Whole { .. } => avx2_tile::whole(tile),
+            TileKind::Halves { .. } => avx2_tile::halves(tile),
             TileKind::Signed => avx2_tile::signed(tile),
-            TileKind::Wide => avx2_wide::signed(tile),
         }
+    }
+
+    #[inline(always)]
+    unsafe fn wide_tile(self, tile: &Tile) {
+        avx2_wide::signed(tile)
     }
 
     #[inline(always)]
@@ -372,39 +405,55 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn dot_unsigned<const DEPTH: usize>(self, w: &[__m256i; 4], a: *const i8) -> __m256i {
-        let ones = _mm256_set1_epi16(1);
-        let mut sum = _mm256_setzero_si256();
-        let mut step = 0;
-        while step < 4 {
-            let mut pairs = _mm256_maddubs_epi16(w[step], broadcast4(a, step));
-            let end = if step + DEPTH < 4 { step + DEPTH } else { 4 };
-            let mut i = step + 1;
-            while i < end {
-                pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(w[i], broadcast4(a, i)));
-                i += 1;
-            }
-            let quads = _mm256_madd_epi16(pairs, ones);
-            sum = if step == 0 {
-                quads
-            } else {
-                _mm256_add_epi32(sum, quads)
-            };
-            step = end;
-        }
-        sum
+    unsafe fn dot<const SIGNED: bool, const DEPTH: usize>(
+        self,
+        w: &[__m256i; 4],
+        a: *const i8,
+    ) -> __m256 {
+        self.to_f32(match SIGNED {
+            true => dot_signed(w, a),
+            false => dot_unsigned::<DEPTH>(w, a),
+        })
     }
+}
 
-    #[inline(always)]
-    unsafe fn dot_signed(self, w: &[__m256i; 4], a: *const i8) -> __m256i {
-        let ones = _mm256_set1_epi16(1);
-        let mut sum = _mm256_setzero_si256();
-        for (step, &w) in w.iter().enumerate() {
-            // |w| <= 128 and |a| <= 127, so that a pair of products is at most 32512: no saturation.
-            let pairs =
-                _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(broadcast4(a, step), w));
-            sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, ones));
+/// See [`Simd::dot`].
+#[inline(always)]
+#[allow(unsafe_op_in_unsafe_fn)]
+unsafe fn dot_unsigned<const DEPTH: usize>(w: &[__m256i; 4], a: *const i8) -> __m256i {
+    let ones = _mm256_set1_epi16(1);
+    let mut sum = _mm256_setzero_si256();
+    let mut step = 0;
+    while step < 4 {
+        let mut pairs = _mm256_maddubs_epi16(w[step], broadcast4(a, step));
+        let end = if step + DEPTH < 4 { step + DEPTH } else { 4 };
+        let mut i = step + 1;
+        while i < end {
+            pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(w[i], broadcast4(a, i)));
+            i += 1;
         }
-        sum
+        let quads = _mm256_madd_epi16(pairs, ones);
+        sum = if step == 0 {
+            quads
+        } else {
+            _mm256_add_epi32(sum, quads)
+        };
+        step = end;
     }
+    sum
+}
+
+/// See [`Simd::dot`].
+#[inline(always)]
+#[allow(unsafe_op_in_unsafe_fn)]
+unsafe fn dot_signed(w: &[__m256i; 4], a: *const i8) -> __m256i {
+    let ones = _mm256_set1_epi16(1);
+    let mut sum = _mm256_setzero_si256();
+    for (step, &w) in w.iter().enumerate() {
+        // |w| <= 128 and |a| <= 127, so that a pair of products is at most 32512: no saturation.
+        let pairs =
+            _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(broadcast4(a, step), w));
+        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, ones));
+    }
+    sum
 }

@@ -12,7 +12,7 @@ use std::arch::asm;
 use std::mem::MaybeUninit;
 
 use super::assembly::op;
-use super::{Tile, UNPACKED_PAIR};
+use super::{Tile, UNPACKED};
 
 /// The activations of step `$step` for token `$t`, in every lane of `$to`.
 macro_rules! broadcast {
@@ -46,7 +46,7 @@ macro_rules! broadcast {
     };
 }
 
-/// Number `$i` of the 5 scales and sums of token `$t` in this block, in every lane of `$to`.
+/// Number `$i` of the scales and sums of token `$t` in this block, in every lane of `$to`.
 macro_rules! scale {
     ($to:literal, 0, $i:literal) => {
         concat!(op!(
@@ -92,8 +92,8 @@ macro_rules! weights {
 macro_rules! next_block {
     () => {
         "add {w}, {pair}
-         add {a}, 32
-         add {s}, 20
+         add {a}, 64
+         add {s}, 64
          dec {n}
          jnz 2b"
     };
@@ -121,7 +121,7 @@ macro_rules! tile_loop {
                 half = in(reg) half.as_mut_ptr(),
                 ones = in(reg) &raw const ONES,
                 n = inout(reg) $tile.blocks => _,
-                pair = const UNPACKED_PAIR,
+                pair = const 2 * UNPACKED,
                 out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _,
                 out("ymm4") _, out("ymm5") _, out("ymm6") _, out("ymm7") _,
                 out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _,

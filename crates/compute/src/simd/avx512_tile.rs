@@ -1,7 +1,8 @@
-//! The register tile of prefill on AVX-512 VNNI: two unpacked panels (16 rows) times 8 tokens.
+//! The register tile of prefill on AVX-512 VNNI: four unpacked panels (32 rows) times 4 tokens.
 //!
-//! A vector holds a step of both panels, and one instruction multiplies it with the activations of a token, which it repeats out of
-//! memory itself. 8 registers hold the products in 32 bits, 8 the sums of the tile.
+//! A vector holds a step of two panels. The activations of a token, repeated, serve both vectors of a step, which keeps the two loads a
+//! cycle below the two vector operations. 16 registers hold the products of both halves of a block, so many chains that none waits
+//! for itself, and 8 the sums of the tile. Products begin at [`SHIFT`](super::SHIFT) and are floats as they stand.
 //!
 //! The operations on each sum and their order are those of the kernel for few tokens (`matmul/quantized.rs`), so that results are
 //! equal to the last bit.
@@ -9,168 +10,185 @@
 use std::arch::asm;
 
 use super::assembly::op;
-use super::{Tile, UNPACKED_PAIR, WIDE_PAIR};
+use super::{SHIFT, Tile, UNPACKED};
 
-/// Applies a row macro to the 8 tokens: where their codes begin, where their scales begin, their products, their sums and a register
-/// to use on the way.
+/// Applies a row macro to the 4 tokens: where their blocks begin, a register to use on the way, their products with both vectors of
+/// the first half of a block, of the second, and their sums.
 macro_rules! tokens {
     ($row:ident $(, $argument:tt)*) => {
         concat!(
-            $row!("{a}", "{s}", "zmm0", "zmm8", "zmm20" $(, $argument)*),
-            $row!("{a} + {a1}", "{s} + {s1}", "zmm1", "zmm9", "zmm21" $(, $argument)*),
-            $row!("{a} + 2*{a1}", "{s} + 2*{s1}", "zmm2", "zmm10", "zmm22" $(, $argument)*),
-            $row!("{a} + {a3}", "{s} + {s3}", "zmm3", "zmm11", "zmm23" $(, $argument)*),
-            $row!("{b}", "{t}", "zmm4", "zmm12", "zmm24" $(, $argument)*),
-            $row!("{b} + {a1}", "{t} + {s1}", "zmm5", "zmm13", "zmm25" $(, $argument)*),
-            $row!("{b} + 2*{a1}", "{t} + 2*{s1}", "zmm6", "zmm14", "zmm26" $(, $argument)*),
-            $row!("{b} + {a3}", "{t} + {s3}", "zmm7", "zmm15", "zmm27" $(, $argument)*),
+            $row!("{a}", "zmm28", "zmm0", "zmm4", "zmm8", "zmm12", "zmm16", "zmm20" $(, $argument)*),
+            $row!("{a} + {a1}", "zmm29", "zmm1", "zmm5", "zmm9", "zmm13", "zmm17", "zmm21" $(, $argument)*),
+            $row!("{a} + 2*{a1}", "zmm30", "zmm2", "zmm6", "zmm10", "zmm14", "zmm18", "zmm22" $(, $argument)*),
+            $row!("{a} + {a3}", "zmm28", "zmm3", "zmm7", "zmm11", "zmm15", "zmm19", "zmm23" $(, $argument)*),
         )
     };
 }
 
-/// Number `$i` of the 32-bit words at `$start`, in every lane.
-macro_rules! repeated {
-    ($start:literal, $i:literal) => {
-        concat!("dword ptr [", $start, " + 4*", $i, "]{{1to16}}")
+/// Number `$i` of the 32-bit words of a block, in every lane; its codes are the first 8 words.
+macro_rules! word {
+    ($block:literal, $i:literal) => {
+        concat!("dword ptr [", $block, " + 4*", $i, "]")
     };
 }
 
-/// The weights of a step.
-macro_rules! step {
-    ($i:literal) => {
-        concat!("[{w} + 64*", $i, "]")
-    };
-}
-
-macro_rules! clear {
-    ($codes:literal, $scales:literal, $dot:literal, $sum:literal, $free:literal) => {
-        concat!(op!("vpxord", $dot, $dot, $dot),)
-    };
-}
-
-/// The products of step `$step` of the weights: 4 columns of bytes (`vpdpbusd`) or 2 of 16 bits (`vpdpwssd`).
-macro_rules! multiply {
-    ($codes:literal, $scales:literal, $dot:literal, $sum:literal, $free:literal, $by:literal, $weights:literal, $step:literal) => {
-        concat!(op!($by, $dot, $weights, repeated!($codes, $step)),)
-    };
-}
-
-/// `sum += scale of weights (zmm28) * scale of token * dot`, number `$i` of the token's scales and sums.
-macro_rules! scaled {
-    ($codes:literal, $scales:literal, $dot:literal, $sum:literal, $free:literal, $i:literal) => {
+/// The products of step `$step` in the first half of a block.
+macro_rules! first_step {
+    ($block:literal, $free:literal, $p:literal, $q:literal, $r:literal, $s:literal, $sum:literal, $other:literal, $step:literal) => {
         concat!(
-            op!("vmulps", $free, "zmm28", repeated!($scales, $i)),
-            op!("vcvtdq2ps", $dot, $dot),
-            op!("vfmadd231ps", $sum, $free, $dot),
+            op!("vpbroadcastd", $free, word!($block, $step)),
+            op!("vpdpbusd", $p, "zmm24", $free),
+            op!("vpdpbusd", $q, "zmm25", $free),
         )
     };
 }
 
-/// `sum += offset of weights (zmm29) * sum of the token's codes`, number `$i` of its scales and sums.
-macro_rules! offset {
-    ($codes:literal, $scales:literal, $dot:literal, $sum:literal, $free:literal, $i:literal) => {
-        concat!(op!("vfmadd231ps", $sum, "zmm29", repeated!($scales, $i)),)
+/// The products of step `$step` in the second half.
+macro_rules! second_step {
+    ($block:literal, $free:literal, $p:literal, $q:literal, $r:literal, $s:literal, $sum:literal, $other:literal, $step:literal) => {
+        concat!(
+            op!("vpbroadcastd", $free, word!($block, $step)),
+            op!("vpdpbusd", $r, "zmm26", $free),
+            op!("vpdpbusd", $s, "zmm27", $free),
+        )
     };
 }
 
-/// The first half of a block: `free = scale of token * dot`, number `$i` of the token's scales and sums.
+/// Both vectors of weights number `$i` of a block.
+macro_rules! weights {
+    ($name:literal, $first:literal, $second:literal, $i:literal) => {
+        concat!(
+            op!($name, $first, concat!("[{w} + 128*", $i, "]")),
+            op!($name, $second, concat!("[{w} + 64 + 128*", $i, "]")),
+        )
+    };
+}
+
+macro_rules! steps {
+    ($step:literal, $second:literal) => {
+        concat!(
+            weights!("vmovdqa64", "zmm24", "zmm25", $step),
+            tokens!(first_step, $step),
+            weights!("vmovdqa64", "zmm26", "zmm27", $second),
+            tokens!(second_step, $second),
+        )
+    };
+}
+
+macro_rules! begin {
+    ($block:literal, $free:literal, $p:literal, $q:literal, $r:literal, $s:literal, $sum:literal, $other:literal) => {
+        concat!(
+            op!("vmovdqa64", $p, "zmm31"),
+            op!("vmovdqa64", $q, "zmm31"),
+            op!("vmovdqa64", $r, "zmm31"),
+            op!("vmovdqa64", $s, "zmm31"),
+        )
+    };
+}
+
+/// `first = scale * first + shift` in both vectors.
 macro_rules! first_half {
-    ($codes:literal, $scales:literal, $dot:literal, $sum:literal, $free:literal, $i:literal) => {
+    ($block:literal, $free:literal, $p:literal, $q:literal, $r:literal, $s:literal, $sum:literal, $other:literal) => {
         concat!(
-            op!("vcvtdq2ps", $dot, $dot),
-            op!("vmulps", $free, $dot, repeated!($scales, $i)),
+            op!("vbroadcastss", $free, word!($block, "15")),
+            op!("vfmadd132ps", $p, $free, concat!(word!($block, "8"), "{{1to16}}")),
+            op!("vfmadd132ps", $q, $free, concat!(word!($block, "8"), "{{1to16}}")),
         )
     };
 }
 
-/// The second half: `sum += scale of weights (zmm28) * (free + scale of token * dot)`.
+/// `sum += scale of weights (zmm24, zmm25) * (first + scale * second)`.
 macro_rules! second_half {
-    ($codes:literal, $scales:literal, $dot:literal, $sum:literal, $free:literal, $i:literal) => {
+    ($block:literal, $free:literal, $p:literal, $q:literal, $r:literal, $s:literal, $sum:literal, $other:literal) => {
         concat!(
-            op!("vcvtdq2ps", $dot, $dot),
-            op!("vfmadd231ps", $free, $dot, repeated!($scales, $i)),
-            op!("vfmadd231ps", $sum, "zmm28", $free),
+            op!("vbroadcastss", $free, word!($block, "9")),
+            op!("vfmadd231ps", $p, $r, $free),
+            op!("vfmadd231ps", $q, $s, $free),
+            op!("vfmadd231ps", $sum, "zmm24", $p),
+            op!("vfmadd231ps", $other, "zmm25", $q),
         )
     };
 }
 
-/// The products of 4 steps.
-macro_rules! four_steps {
-    ($by:literal, $s0:literal, $s1:literal, $s2:literal, $s3:literal) => {
+/// `sum += offset of weights (zmm26, zmm27) * sum of activations`, word `$i` of the block.
+macro_rules! offset {
+    ($block:literal, $free:literal, $p:literal, $q:literal, $r:literal, $s:literal, $sum:literal, $other:literal, $i:literal) => {
         concat!(
-            op!("vmovdqa64", "zmm16", step!($s0)),
-            op!("vmovdqa64", "zmm17", step!($s1)),
-            op!("vmovdqa64", "zmm18", step!($s2)),
-            op!("vmovdqa64", "zmm19", step!($s3)),
-            tokens!(multiply, $by, "zmm16", $s0),
-            tokens!(multiply, $by, "zmm17", $s1),
-            tokens!(multiply, $by, "zmm18", $s2),
-            tokens!(multiply, $by, "zmm19", $s3),
+            op!("vbroadcastss", $free, word!($block, $i)),
+            op!("vfmadd231ps", $sum, "zmm26", $free),
+            op!("vfmadd231ps", $other, "zmm27", $free),
         )
     };
 }
 
-/// The products of a half block of bytes, from zero on.
-macro_rules! half_block {
-    ($s0:literal, $s1:literal, $s2:literal, $s3:literal) => {
-        concat!(tokens!(clear), four_steps!("vpdpbusd", $s0, $s1, $s2, $s3))
+/// `sum += scale of weights (zmm24, zmm25) * (scale * first + shift)`.
+macro_rules! first_alone {
+    ($block:literal, $free:literal, $p:literal, $q:literal, $r:literal, $s:literal, $sum:literal, $other:literal) => {
+        scaled!($block, $free, $p, $q, $sum, $other, "8", "13")
     };
 }
 
-/// Scale (`zmm28`) and offset (`zmm29`) of the weights.
-macro_rules! scale_and_offset {
-    ($scale:literal, $offset:literal) => {
+/// `sum += scale of weights (zmm24, zmm25) * (scale * second + shift)`.
+macro_rules! second_alone {
+    ($block:literal, $free:literal, $p:literal, $q:literal, $r:literal, $s:literal, $sum:literal, $other:literal) => {
+        scaled!($block, $free, $r, $s, $sum, $other, "9", "14")
+    };
+}
+
+macro_rules! scaled {
+    ($block:literal, $free:literal, $p:literal, $q:literal, $sum:literal, $other:literal, $scale:literal, $shift:literal) => {
         concat!(
-            op!("vmovaps", "zmm28", concat!("[{w} + ", $scale, "]")),
-            op!("vmovaps", "zmm29", concat!("[{w} + ", $offset, "]")),
+            op!("vbroadcastss", $free, word!($block, $shift)),
+            op!("vfmadd132ps", $p, $free, concat!(word!($block, $scale), "{{1to16}}")),
+            op!("vfmadd132ps", $q, $free, concat!(word!($block, $scale), "{{1to16}}")),
+            op!("vfmadd231ps", $sum, "zmm24", $p),
+            op!("vfmadd231ps", $other, "zmm25", $q),
         )
     };
 }
 
-/// Runs a loop over the blocks of a tile, with its sums in registers: `$pair` bytes of weights, `$codes` of codes and `$scales` of
-/// scales further each time.
+/// Runs a loop over the blocks of a tile, with its sums in registers.
 macro_rules! tile_loop {
-    ($tile:ident, $pair:expr, $codes:literal, $scales:literal, $($body:expr),+ $(,)?) => {
+    ($tile:ident, $($body:expr),+ $(,)?) => {
         // SAFETY: the caller's tile: every address is inside its unpacked panels, its rows or its sums.
         unsafe {
             asm!(
-                "vmovups zmm8, [{sums}]",
-                "vmovups zmm9, [{sums} + 64]",
-                "vmovups zmm10, [{sums} + 128]",
-                "vmovups zmm11, [{sums} + 192]",
-                "vmovups zmm12, [{sums} + 256]",
-                "vmovups zmm13, [{sums} + 320]",
-                "vmovups zmm14, [{sums} + 384]",
-                "vmovups zmm15, [{sums} + 448]",
+                "vbroadcastss zmm31, dword ptr [{shift}]",
+                "vmovups zmm16, [{sums}]",
+                "vmovups zmm20, [{sums} + 64]",
+                "vmovups zmm17, [{sums} + 128]",
+                "vmovups zmm21, [{sums} + 192]",
+                "vmovups zmm18, [{sums} + 256]",
+                "vmovups zmm22, [{sums} + 320]",
+                "vmovups zmm19, [{sums} + 384]",
+                "vmovups zmm23, [{sums} + 448]",
                 "2:",
+                tokens!(begin),
+                steps!("0", "4"),
+                steps!("1", "5"),
+                steps!("2", "6"),
+                steps!("3", "7"),
                 $($body,)+
-                "add {w}, {pair}",
-                concat!("add {a}, ", $codes),
-                concat!("add {b}, ", $codes),
-                concat!("add {s}, ", $scales),
-                concat!("add {t}, ", $scales),
+                "add {w}, {block}",
+                "add {a}, 64",
                 "dec {n}",
                 "jnz 2b",
-                "vmovups [{sums}], zmm8",
-                "vmovups [{sums} + 64], zmm9",
-                "vmovups [{sums} + 128], zmm10",
-                "vmovups [{sums} + 192], zmm11",
-                "vmovups [{sums} + 256], zmm12",
-                "vmovups [{sums} + 320], zmm13",
-                "vmovups [{sums} + 384], zmm14",
-                "vmovups [{sums} + 448], zmm15",
+                "vmovups [{sums}], zmm16",
+                "vmovups [{sums} + 64], zmm20",
+                "vmovups [{sums} + 128], zmm17",
+                "vmovups [{sums} + 192], zmm21",
+                "vmovups [{sums} + 256], zmm18",
+                "vmovups [{sums} + 320], zmm22",
+                "vmovups [{sums} + 384], zmm19",
+                "vmovups [{sums} + 448], zmm23",
                 w = inout(reg) $tile.weights => _,
                 a = inout(reg) $tile.codes => _,
-                b = inout(reg) $tile.codes.wrapping_add(4 * $tile.code_stride) => _,
                 a1 = in(reg) $tile.code_stride,
                 a3 = in(reg) 3 * $tile.code_stride,
-                s = inout(reg) $tile.scales => _,
-                t = inout(reg) $tile.scales.wrapping_byte_add(4 * $tile.scale_stride) => _,
-                s1 = in(reg) $tile.scale_stride,
-                s3 = in(reg) 3 * $tile.scale_stride,
                 sums = in(reg) $tile.sums,
+                shift = in(reg) &raw const START,
                 n = inout(reg) $tile.blocks => _,
-                pair = const $pair,
+                block = const 4 * UNPACKED,
                 out("zmm0") _, out("zmm1") _, out("zmm2") _, out("zmm3") _,
                 out("zmm4") _, out("zmm5") _, out("zmm6") _, out("zmm7") _,
                 out("zmm8") _, out("zmm9") _, out("zmm10") _, out("zmm11") _,
@@ -178,14 +196,17 @@ macro_rules! tile_loop {
                 out("zmm16") _, out("zmm17") _, out("zmm18") _, out("zmm19") _,
                 out("zmm20") _, out("zmm21") _, out("zmm22") _, out("zmm23") _,
                 out("zmm24") _, out("zmm25") _, out("zmm26") _, out("zmm27") _,
-                out("zmm28") _, out("zmm29") _,
+                out("zmm28") _, out("zmm29") _, out("zmm30") _, out("zmm31") _,
                 options(nostack),
             )
         }
     };
 }
 
-/// One scale and offset a block.
+/// Where products begin.
+static START: f32 = SHIFT;
+
+/// One scale a block.
 ///
 /// # Safety
 /// As [`super::Simd::tile`].
@@ -193,15 +214,40 @@ macro_rules! tile_loop {
 pub(super) unsafe fn whole(tile: &Tile) {
     tile_loop!(
         tile,
-        UNPACKED_PAIR,
-        "32",
-        "20",
-        half_block!("0", "1", "2", "3"),
-        tokens!(first_half, "0"),
-        half_block!("4", "5", "6", "7"),
-        scale_and_offset!("512", "640"),
-        tokens!(second_half, "1"),
-        tokens!(offset, "4"),
+        tokens!(first_half),
+        weights!("vmovaps", "zmm24", "zmm25", "8"),
+        tokens!(second_half),
+    );
+}
+
+/// One scale and offset a block.
+///
+/// # Safety
+/// As [`super::Simd::tile`].
+#[target_feature(enable = "avx512f,avx512vnni")]
+pub(super) unsafe fn whole_with_offset(tile: &Tile) {
+    tile_loop!(
+        tile,
+        tokens!(first_half),
+        weights!("vmovaps", "zmm24", "zmm25", "8"),
+        tokens!(second_half),
+        weights!("vmovaps", "zmm26", "zmm27", "10"),
+        tokens!(offset, "12"),
+    );
+}
+
+/// A scale each half block.
+///
+/// # Safety
+/// As [`super::Simd::tile`].
+#[target_feature(enable = "avx512f,avx512vnni")]
+pub(super) unsafe fn halves(tile: &Tile) {
+    tile_loop!(
+        tile,
+        weights!("vmovaps", "zmm24", "zmm25", "8"),
+        tokens!(first_alone),
+        weights!("vmovaps", "zmm24", "zmm25", "9"),
+        tokens!(second_alone),
     );
 }
 
@@ -210,40 +256,16 @@ pub(super) unsafe fn whole(tile: &Tile) {
 /// # Safety
 /// As [`super::Simd::tile`].
 #[target_feature(enable = "avx512f,avx512vnni")]
-pub(super) unsafe fn halves(tile: &Tile) {
+pub(super) unsafe fn halves_with_offset(tile: &Tile) {
     tile_loop!(
         tile,
-        UNPACKED_PAIR,
-        "32",
-        "20",
-        half_block!("0", "1", "2", "3"),
-        scale_and_offset!("512", "640"),
-        tokens!(scaled, "0"),
-        tokens!(offset, "2"),
-        half_block!("4", "5", "6", "7"),
-        scale_and_offset!("576", "704"),
-        tokens!(scaled, "1"),
-        tokens!(offset, "3"),
-    );
-}
-
-/// Signed codes and tokens in 16 bits, one scale a block.
-///
-/// # Safety
-/// As [`super::Simd::tile`].
-#[target_feature(enable = "avx512f,avx512vnni")]
-pub(super) unsafe fn wide(tile: &Tile) {
-    tile_loop!(
-        tile,
-        WIDE_PAIR,
-        "64",
-        "4",
-        tokens!(clear),
-        four_steps!("vpdpwssd", "0", "1", "2", "3"),
-        four_steps!("vpdpwssd", "4", "5", "6", "7"),
-        four_steps!("vpdpwssd", "8", "9", "10", "11"),
-        four_steps!("vpdpwssd", "12", "13", "14", "15"),
-        "vmovaps zmm28, [{w} + 1024]",
-        tokens!(scaled, "0"),
+        weights!("vmovaps", "zmm24", "zmm25", "8"),
+        tokens!(first_alone),
+        weights!("vmovaps", "zmm26", "zmm27", "10"),
+        tokens!(offset, "10"),
+        weights!("vmovaps", "zmm24", "zmm25", "9"),
+        tokens!(second_alone),
+        weights!("vmovaps", "zmm26", "zmm27", "11"),
+        tokens!(offset, "11"),
     );
 }

@@ -14,6 +14,8 @@ mod avx2_wide;
 #[cfg(target_arch = "x86_64")]
 mod avx512_tile;
 #[cfg(target_arch = "x86_64")]
+mod avx512_wide;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod avx_vnni;
 mod portable;
 #[cfg(target_arch = "x86_64")]
@@ -104,38 +106,43 @@ pub(crate) trait Kernel {
     fn run<S: Simd>(self, simd: S) -> Self::Output;
 }
 
-/// Bytes of an unpacked pair of blocks, each of 8 rows and 32 columns: 8 steps of codes, then `s` and then `m` of both halves
-/// (`panels.rs`). Of each the first panel has 32 bytes, then the second.
-pub(crate) const UNPACKED_PAIR: usize = 2 * (256 + 4 * 32);
+/// What weight code stands for zero where [`Simd::BIASED`].
+pub(crate) const ZERO: u8 = 128;
+/// Where sums of products of codes begin, where [`Simd::BIASED`]: `2^23 + 2^22`. There the bits of a float count in ones, so that
+/// products that are added to its bits as to a whole number need not be made a float. Half a block of products stays within 2^20.
+pub(crate) const SHIFT: f32 = 12_582_912.0;
+
+/// Bytes of an unpacked block of a panel, 8 rows and 32 columns: 8 steps of codes, then `s` and then `m` of both halves
+/// (`panels.rs`). Of panels side by side each has 32 bytes, then the next.
+pub(crate) const UNPACKED: usize = 256 + 4 * 32;
 /// Blocks of a panel that are unpacked at a time.
 pub(crate) const UNPACKED_BLOCKS: usize = 16;
 
 /// How the products of codes are summed, for [`Simd::tile`].
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TileKind {
-    /// Unsigned codes of up to 5 bits, one scale and offset a block.
-    Whole,
+    /// Unsigned codes of up to 5 bits, one scale and offset a block; the offset takes a zero code off where there is no other.
+    Whole { offset: bool },
     /// Unsigned codes of up to 6 bits, a scale and an offset each half block.
-    Halves,
+    Halves { offset: bool },
     /// Signed codes of 8 bits, one scale a block.
     Signed,
-    /// Signed codes in 16 bits times tokens in 16 bits, one scale a block of both.
-    Wide,
 }
 
-/// Two unpacked panels times [`Simd::TILE`] tokens.
+/// Unpacked panels times [`Simd::TILE`] tokens.
 pub(crate) struct Tile {
-    /// Pairs of blocks of [`UNPACKED_PAIR`] or [`WIDE_PAIR`] bytes, 64-byte aligned.
+    /// Blocks of [`UNPACKED`] bytes a panel, or [`WIDE_PAIR`] bytes a pair, 64-byte aligned.
     pub weights: *const u8,
     /// Blocks to multiply, at least one.
     pub blocks: usize,
     /// The first token's codes, and bytes from one token to the next.
     pub codes: *const u8,
     pub code_stride: usize,
-    /// The first token's scales and sums, 5 a block (in 16 bits its scales, one a block), and bytes from one token to the next.
+    /// The first token's scales (in 16 bits one a block, else in [`CodedBlock`](crate::activations::CodedBlock)), and bytes
+    /// from one token to the next.
     pub scales: *const f32,
     pub scale_stride: usize,
-    /// `[tokens, 2 panels, 8 rows]`, added to.
+    /// `[tokens, panels, 8 rows]`, added to.
     pub sums: *mut f32,
 }
 
@@ -158,13 +165,17 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// 16 `f32`: two vectors, or one where the tier has such.
     type W: Copy;
 
-    /// Whether signed codes are multiplied as unsigned ones plus 128 (taken off again through the activation sums),
-    /// because the dot product instruction wants unsigned times signed and does not saturate.
+    /// Whether weight codes are unsigned with [`ZERO`] for zero, and their products begin at [`SHIFT`]: where the dot product
+    /// instruction wants unsigned times signed, does not saturate and adds to what is there.
     const BIASED: bool;
-    /// Whether this tier has a register tile of its own.
+    /// Whether this tier has register tiles of its own.
     const TILES: bool = false;
     /// Tokens in a register tile of the prefill kernel, by the number of registers.
-    const TILE: usize;
+    const TILE: usize = 4;
+    /// Panels in a register tile of the prefill kernel.
+    const TILE_PANELS: usize = 2;
+    /// Tokens in a register tile of activations in 16 bits, where the tier has one.
+    const WIDE_TILE: usize = 4;
     /// Rows in a register tile of 16 `f32` each: with 16 more and a factor they fit the registers.
     const ROWS: usize;
 
@@ -239,6 +250,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn and_b(self, a: Self::B, mask: u8) -> Self::B;
     fn or_b(self, a: Self::B, b: Self::B) -> Self::B;
     fn xor_b(self, a: Self::B, mask: u8) -> Self::B;
+    /// Adds `x` to each byte, modulo 256.
+    fn add_b(self, a: Self::B, x: u8) -> Self::B;
     /// Shifts the 16-bit lanes left: bits cross from a byte to its neighbour, so mask before or after.
     fn shl<const N: i32>(self, a: Self::B) -> Self::B;
     /// Shifts the 16-bit lanes right, as [`Simd::shl`].
@@ -247,18 +260,27 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn lookup(self, table: &[i8; 16], a: Self::B) -> Self::B;
 
     fn to_f32(self, a: Self::A) -> Self::F;
-    /// For each row the sum over 4 steps of unsigned codes times the 16 signed activations at `a`. `DEPTH` steps may be
-    /// summed in 16 bits: `DEPTH * 2 * largest code * 127 < 32768`.
-    unsafe fn dot_unsigned<const DEPTH: usize>(self, w: &[Self::B; 4], a: *const i8) -> Self::A;
-    /// The same for signed codes in -128..=127. Not called where [`Simd::BIASED`].
-    unsafe fn dot_signed(self, w: &[Self::B; 4], a: *const i8) -> Self::A;
+    /// For each row the sum over 4 steps of codes times the 16 signed activations at `a`; [`SHIFT`] more where [`Simd::BIASED`],
+    /// whose codes are unsigned whatever `SIGNED` says. Of unsigned codes `DEPTH` steps may be summed in 16 bits:
+    /// `DEPTH * 2 * largest code * 127 < 32768`.
+    unsafe fn dot<const SIGNED: bool, const DEPTH: usize>(
+        self,
+        w: &[Self::B; 4],
+        a: *const i8,
+    ) -> Self::F;
 
-    /// Adds the products of a tile to its sums, with the operations of a single product in their order. Not called where
-    /// [`Simd::TILES`] is false.
+    /// Adds the products of a tile of [`Simd::TILE_PANELS`] panels and [`Simd::TILE`] tokens to its sums, with the operations of a
+    /// single product in their order. Not called where [`Simd::TILES`] is false.
     ///
     /// # Safety
     /// The panels have `blocks` unpacked blocks, and so have the codes and the scales of each token.
     unsafe fn tile(self, _kind: TileKind, _tile: &Tile) {}
+
+    /// The same for two panels of signed codes in 16 bits and [`Simd::WIDE_TILE`] tokens in 16 bits, one scale a block of both.
+    ///
+    /// # Safety
+    /// As [`Simd::tile`].
+    unsafe fn wide_tile(self, _tile: &Tile) {}
 
     /// The bytes as 16-bit numbers, signed or unsigned: the first two columns of each row, then the last two.
     fn widen<const SIGNED: bool>(self, a: Self::B) -> [Self::B; 2];

@@ -48,7 +48,6 @@ impl Simd for Portable {
     type B = [u8; 32];
     type A = [i32; 8];
     const BIASED: bool = false;
-    const TILE: usize = 4;
     const ROWS: usize = 6;
     type W = [f32; 16];
 
@@ -240,6 +239,10 @@ impl Simd for Portable {
         a.map(|x| x ^ mask)
     }
     #[inline]
+    fn add_b(self, a: [u8; 32], x: u8) -> [u8; 32] {
+        a.map(|byte| byte.wrapping_add(x))
+    }
+    #[inline]
     fn shl<const N: i32>(self, a: [u8; 32]) -> [u8; 32] {
         on_u16(a, |x| x << N)
     }
@@ -257,30 +260,26 @@ impl Simd for Portable {
         a.map(|x| x as f32)
     }
     #[inline]
-    unsafe fn dot_unsigned<const DEPTH: usize>(self, w: &[[u8; 32]; 4], a: *const i8) -> [i32; 8] {
+    unsafe fn dot<const SIGNED: bool, const DEPTH: usize>(
+        self,
+        w: &[[u8; 32]; 4],
+        a: *const i8,
+    ) -> [f32; 8] {
         let mut out = [0; 8];
         for (step, w) in w.iter().enumerate() {
             let a = a.add(4 * step).cast::<[i8; 4]>().read_unaligned();
             for (row, out) in out.iter_mut().enumerate() {
                 for k in 0..4 {
-                    *out += i32::from(w[4 * row + k]) * i32::from(a[k]);
+                    let w = w[4 * row + k];
+                    let w = match SIGNED {
+                        true => i32::from(w as i8),
+                        false => i32::from(w),
+                    };
+                    *out += w * i32::from(a[k]);
                 }
             }
         }
-        out
-    }
-    #[inline]
-    unsafe fn dot_signed(self, w: &[[u8; 32]; 4], a: *const i8) -> [i32; 8] {
-        let mut out = [0; 8];
-        for (step, w) in w.iter().enumerate() {
-            let a = a.add(4 * step).cast::<[i8; 4]>().read_unaligned();
-            for (row, out) in out.iter_mut().enumerate() {
-                for k in 0..4 {
-                    *out += i32::from(w[4 * row + k] as i8) * i32::from(a[k]);
-                }
-            }
-        }
-        out
+        self.to_f32(out)
     }
 
     #[inline]

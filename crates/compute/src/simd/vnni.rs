@@ -1,8 +1,8 @@
 //! AVX-512 VNNI: one instruction multiplies 8 rows by 4 columns and adds in 32 bits. Kernels are written over 256-bit vectors; the
 //! register tiles of products (`avx512_tile.rs`) and of attention ([`Simd::W`]) take 512.
 
-use super::avx2::{avx2_fold_each, avx2_operations, broadcast4, max_bits};
-use super::{Kernel, Simd, Tile, TileKind, avx512_tile, each};
+use super::avx2::{avx2_fold_each, avx2_operations, broadcast4, max_bits, vnni_products};
+use super::{Kernel, SHIFT, Simd, Tile, TileKind, avx512_tile, avx512_wide, each};
 use std::arch::x86_64::*;
 
 /// Permission to use AVX2, FMA, F16C and AVX-512 F, BW, VL and VNNI.
@@ -33,7 +33,8 @@ macro_rules! avx512_operations {
 impl Simd for Avx512Vnni {
     const BIASED: bool = true;
     const TILES: bool = true;
-    const TILE: usize = 8;
+    const TILE_PANELS: usize = 4;
+    const WIDE_TILE: usize = 8;
     const ROWS: usize = 12;
     type W = __m512;
     avx2_operations!();
@@ -97,35 +98,17 @@ impl Simd for Avx512Vnni {
     #[inline(always)]
     unsafe fn tile(self, kind: TileKind, tile: &Tile) {
         match kind {
-            TileKind::Whole | TileKind::Signed => avx512_tile::whole(tile),
-            TileKind::Halves => avx512_tile::halves(tile),
-            TileKind::Wide => avx512_tile::wide(tile),
+            TileKind::Whole { offset: true } => avx512_tile::whole_with_offset(tile),
+            TileKind::Whole { offset: false } | TileKind::Signed => avx512_tile::whole(tile),
+            TileKind::Halves { offset: true } => avx512_tile::halves_with_offset(tile),
+            TileKind::Halves { offset: false } => avx512_tile::halves(tile),
         }
     }
 
     #[inline(always)]
-    fn add_pair(self, acc: __m256i, w: __m256i, a: __m256i) -> __m256i {
-        // SAFETY: `self` proves the features.
-        unsafe { _mm256_dpwssd_epi32(acc, w, a) }
+    unsafe fn wide_tile(self, tile: &Tile) {
+        avx512_wide::signed(tile)
     }
 
-    #[inline(always)]
-    unsafe fn dot_unsigned<const DEPTH: usize>(self, w: &[__m256i; 4], a: *const i8) -> __m256i {
-        let mut sum = _mm256_setzero_si256();
-        for (step, &w) in w.iter().enumerate() {
-            sum = _mm256_dpbusd_epi32(sum, w, broadcast4(a, step));
-        }
-        sum
-    }
-
-    #[inline(always)]
-    unsafe fn dot_signed(self, w: &[__m256i; 4], a: *const i8) -> __m256i {
-        // Signed codes arrive biased on this tier; this stays correct for any caller.
-        let mut sum = _mm256_setzero_si256();
-        for (step, &w) in w.iter().enumerate() {
-            let a = broadcast4(a, step);
-            sum = _mm256_dpbusd_epi32(sum, _mm256_abs_epi8(w), _mm256_sign_epi8(a, w));
-        }
-        sum
-    }
+    vnni_products!(_mm256_dpbusd_epi32, _mm256_dpwssd_epi32);
 }
