@@ -113,6 +113,13 @@ impl Activations {
         &self.values[..self.tokens * self.cols]
     }
 
+    /// Sets the number of rows in use and gives their quantized twins to be written; those in `f32` are then left as they are.
+    pub(crate) fn coded_mut(&mut self, tokens: usize) -> &mut [CodedBlock] {
+        self.tokens = tokens;
+        let used = tokens * self.blocks();
+        &mut self.coded[..used]
+    }
+
     pub(crate) fn blocks(&self) -> usize {
         self.cols.div_ceil(BLOCK)
     }
@@ -198,7 +205,7 @@ struct Out {
 unsafe impl Sync for Out {}
 
 /// Columns that are quantized at a time: 8 halves of blocks, a vector of scales.
-const GROUP: usize = 8 * BLOCK / 2;
+pub(crate) const GROUP: usize = 8 * BLOCK / 2;
 
 struct Quantize<'a> {
     row: &'a [f32],
@@ -212,30 +219,34 @@ impl Kernel for Quantize<'_> {
         let (groups, rest) = self.row.as_chunks::<GROUP>();
         let (whole, last) = self.coded.split_at_mut(groups.len() * GROUP / BLOCK);
         for (x, coded) in groups.iter().zip(whole.chunks_exact_mut(GROUP / BLOCK)) {
-            quantize(s, x, coded);
+            quantize(s, x, coded.iter_mut());
         }
         if !rest.is_empty() {
             let mut padded = [0.0; GROUP];
             padded[..rest.len()].copy_from_slice(rest);
-            quantize(s, &padded, last);
+            quantize(s, &padded, last.iter_mut());
         }
     }
 }
 
-/// Quantizes the columns of up to 4 blocks.
+/// Quantizes 4 blocks of 32 numbers, of which the first few are written.
 #[inline(always)]
-fn quantize<S: Simd>(s: S, x: &[f32; GROUP], coded: &mut [CodedBlock]) {
+pub(crate) fn quantize<'a, S: Simd>(
+    s: S,
+    x: &[f32; GROUP],
+    coded: impl Iterator<Item = &'a mut CodedBlock>,
+) {
     // SAFETY: `x` has 16 vectors.
     let load = |i: usize| unsafe { s.load(x.as_ptr().add(8 * i)) };
-    let largest: [S::F; 8] =
-        each!(8; h => s.max_bits(s.abs(load(2 * h)), s.abs(load(2 * h + 1))));
+    let largest: [S::F; 8] = each!(8; h => s.max_bits(s.abs(load(2 * h)), s.abs(load(2 * h + 1))));
     let Scales { scales, factors } = Scales::of(s, s.largest_each(&largest), 127.0);
-    let mut sums = [s.splat(0.0); 8];
-    for (b, block) in coded.iter_mut().enumerate() {
+    let (mut codes, mut sums) = ([0; GROUP], [s.splat(0.0); 8]);
+    for b in 0..GROUP / BLOCK {
         let factors: [S::F; 2] = each!(2; h => s.splat(factors[2 * b + h]));
         let v: [S::F; 4] = each!(4; i => s.mul(load(4 * b + i), factors[i / 2]));
         // SAFETY: a block has 32 codes.
-        [sums[2 * b], sums[2 * b + 1]] = unsafe { s.store_i8(block.codes.as_mut_ptr(), &v) };
+        [sums[2 * b], sums[2 * b + 1]] =
+            unsafe { s.store_i8(codes[BLOCK * b..][..BLOCK].as_mut_ptr(), &v) };
     }
     let (mut sum, mut shift) = ([0.0; 8], [0.0; 8]);
     // SAFETY: the arrays have 8 elements.
@@ -243,21 +254,23 @@ fn quantize<S: Simd>(s: S, x: &[f32; GROUP], coded: &mut [CodedBlock]) {
         let scales = s.load(scales.as_ptr());
         let sums = s.mul(s.sum_each(&sums), scales);
         s.store(sum.as_mut_ptr(), sums);
-        let shifts = s.fma(sums, s.splat(-f32::from(ZERO)), s.mul(scales, s.splat(-SHIFT)));
+        let shifts = s.fma(
+            sums,
+            s.splat(-f32::from(ZERO)),
+            s.mul(scales, s.splat(-SHIFT)),
+        );
         s.store(shift.as_mut_ptr(), shifts);
     }
-    for (b, block) in coded.iter_mut().enumerate() {
-        let halves = [2 * b, 2 * b + 1];
-        block.scales = halves.map(|h| scales[h]);
-        block.sums = both(halves.map(|h| sum[h]));
-        block.shifts = both(halves.map(|h| shift[h]));
+    let (blocks, _) = codes.as_chunks::<BLOCK>();
+    for ((b, block), codes) in coded.enumerate().zip(blocks) {
+        let (first, second) = (2 * b, 2 * b + 1);
+        *block = CodedBlock {
+            codes: *codes,
+            scales: [scales[first], scales[second]],
+            sums: [sum[first], sum[second], sum[first] + sum[second]],
+            shifts: [shift[first], shift[second], shift[first] + shift[second]],
+        };
     }
-}
-
-/// Two numbers and their sum.
-#[inline(always)]
-fn both([first, second]: [f32; 2]) -> [f32; 3] {
-    [first, second, first + second]
 }
 
 /// The scales of 8 groups of numbers, and what those are multiplied with to become codes.

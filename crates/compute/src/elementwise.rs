@@ -303,7 +303,7 @@ impl Kernel for GateKernel<'_> {
 }
 
 #[inline(always)]
-fn activate<S: Simd>(s: S, kind: Nonlinearity, x: S::W) -> S::W {
+pub(crate) fn activate<S: Simd>(s: S, kind: Nonlinearity, x: S::W) -> S::W {
     if kind == Nonlinearity::Gelu {
         let half = s.mul_16(x, s.splat_16(0.5));
         let erf = erf(s, s.mul_16(x, s.splat_16(std::f32::consts::FRAC_1_SQRT_2)));

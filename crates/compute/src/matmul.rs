@@ -6,9 +6,12 @@
 //! Types without a kernel are decoded to floats on the way ([`general`]).
 
 mod float;
+mod gated;
 mod general;
 mod quantized;
 mod wide;
+
+pub use gated::{can_gate, matmul_gated};
 
 use crate::activations::Activations;
 use crate::panels::*;
@@ -21,7 +24,7 @@ use std::ops::Range;
 /// Up to so many tokens a panel is multiplied straight from memory; four cost about as much as one there.
 const FEW: usize = 8;
 /// Tokens that pass over a panel before the next panel is unpacked: their codes stay in the second-level cache.
-const TOKEN_BLOCK: usize = 128;
+const TOKEN_BLOCK: usize = 256;
 
 /// Panels in a register tile at most, and those that are handed out together.
 const MOST_PANELS: usize = 4;
@@ -144,25 +147,32 @@ fn multiply(
     }
 }
 
+/// Calls with the unit of a quantized format as a type, or else does what is said for the other formats.
+macro_rules! by_unit {
+    ($format:expr, $unit:ident => $call:expr, $($others:tt)+) => {
+        by_unit!(@ $format, $unit => $call, { $($others)+ },
+            Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 IQ4_NL Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_XS)
+    };
+    (@ $format:expr, $unit:ident => $call:expr, { $($others:tt)+ }, $($name:ident)+) => {
+        match $format {
+            $(PanelFormat::$name => {
+                type $unit = $name;
+                $call
+            })+
+            $($others)+
+        }
+    };
+}
+
+use by_unit;
+
 fn multiply_task(tier: Tier, format: PanelFormat, task: &Task<'_>) {
-    match format {
+    by_unit!(format, U => multiply_unit::<U>(tier, task),
         PanelFormat::F32 => float::multiply::<float::F32>(tier, task),
         PanelFormat::F16 => float::multiply::<float::F16>(tier, task),
         PanelFormat::BF16 => float::multiply::<float::BF16>(tier, task),
-        PanelFormat::Q4_0 => multiply_unit::<Q4_0>(tier, task),
-        PanelFormat::Q4_1 => multiply_unit::<Q4_1>(tier, task),
-        PanelFormat::Q5_0 => multiply_unit::<Q5_0>(tier, task),
-        PanelFormat::Q5_1 => multiply_unit::<Q5_1>(tier, task),
-        PanelFormat::Q8_0 => multiply_unit::<Q8_0>(tier, task),
-        PanelFormat::IQ4_NL => multiply_unit::<IQ4_NL>(tier, task),
-        PanelFormat::Q2_K => multiply_unit::<Q2_K>(tier, task),
-        PanelFormat::Q3_K => multiply_unit::<Q3_K>(tier, task),
-        PanelFormat::Q4_K => multiply_unit::<Q4_K>(tier, task),
-        PanelFormat::Q5_K => multiply_unit::<Q5_K>(tier, task),
-        PanelFormat::Q6_K => multiply_unit::<Q6_K>(tier, task),
-        PanelFormat::IQ4_XS => multiply_unit::<IQ4_XS>(tier, task),
         PanelFormat::Blocks(dtype) => general::multiply(tier, dtype, task),
-    }
+    );
 }
 
 fn multiply_unit<U: Unit>(tier: Tier, task: &Task<'_>) {
@@ -192,6 +202,13 @@ struct Out {
 }
 
 impl Out {
+    /// For products that are not written.
+    const NOWHERE: Self = Out {
+        p: std::ptr::null_mut(),
+        stride: 0,
+        rows: 0,
+    };
+
     /// Writes the results of a panel for a token.
     #[inline(always)]
     fn write<S: Simd>(&self, s: S, token: usize, panel: usize, value: S::F) {

@@ -172,7 +172,7 @@ impl PackedMatrix {
     pub(crate) fn panels_at_once(&self) -> usize {
         match &self.data {
             Data::Packed(_) => usize::MAX,
-            Data::Shared(_) => 2,
+            Data::Shared(_) => 4,
         }
     }
 
@@ -394,12 +394,12 @@ legacy_unit!(Q4_1, bytes: 32 + 128, WholeWithOffset, "`d`, `m` f16 x 8, nibbles.
 legacy_unit!(Q5_0, bytes: 16 + 32 + 128, Whole, "`d` f16 x 8, fifth bits, nibbles; 16 is zero.",
     |s, p, d| around_zero(s, merge(s, nibbles(s, p.add(48)), bits::<S, 4>(s, p.add(16))), 16, d));
 legacy_unit!(Q5_1, bytes: 32 + 32 + 128, WholeWithOffset, "`d`, `m` f16 x 8, fifth bits, nibbles.",
-    |s, p, d| with_offset(
-        s,
-        merge(s, nibbles(s, p.add(64)), bits::<S, 4>(s, p.add(32))),
-        d,
-        [s.load_f16(p.add(16).cast()); 2],
-    ));
+|s, p, d| with_offset(
+    s,
+    merge(s, nibbles(s, p.add(64)), bits::<S, 4>(s, p.add(32))),
+    d,
+    [s.load_f16(p.add(16).cast()); 2],
+));
 
 /// `d` f16 x 8, signed codes.
 pub(crate) struct Q8_0;

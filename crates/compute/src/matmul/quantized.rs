@@ -32,10 +32,21 @@ fn panel_bytes<U: Unit>(input: &Activations) -> usize {
 }
 
 fn many<U: Unit>(tier: Tier, task: &Task<'_>) {
-    let mut scratch = MaybeUninit::<Scratch>::uninit();
     let mut sums = Sums::new();
     let side_by_side = tier.run(TilePanels);
     let sums = sums.zeros(task.count * side_by_side);
+    add::<U>(tier, task, sums);
+    tier.run(Write {
+        task,
+        panels: task.panels.len() / panel_bytes::<U>(task.input),
+        side_by_side,
+        sums,
+    });
+}
+
+/// Adds the products of up to [`Simd::TILE_PANELS`] panels with all tokens to their sums, `[tokens, TILE_PANELS]`.
+pub(super) fn add<U: Unit>(tier: Tier, task: &Task<'_>, sums: &mut [[f32; ROWS]]) {
+    let mut scratch = MaybeUninit::<Scratch>::uninit();
     let panel_bytes = panel_bytes::<U>(task.input);
     let panels = task.panels.len() / panel_bytes;
     // Stretches of about one length: a short one at the end costs almost as much as a whole one.
@@ -69,12 +80,6 @@ fn many<U: Unit>(tier: Tier, task: &Task<'_>) {
             shape: PhantomData,
         });
     }
-    tier.run(Write {
-        task,
-        panels,
-        side_by_side,
-        sums,
-    });
 }
 
 /// [`Simd::TILE_PANELS`] of a tier.
@@ -236,6 +241,11 @@ unsafe fn accumulate<S: Simd, H: Shape, const T: usize>(
     }
 }
 
+/// Scales and offsets of a block.
+const fn halves<H: Shape>() -> usize {
+    if H::HALVES { 2 } else { 1 }
+}
+
 /// A stretch of the panels of a tile, unpacked side by side. With the rows of a tile it takes half of the first-level cache: 32 KiB
 /// where two panels are unpacked, 48 KiB where four are.
 #[repr(align(64))]
@@ -271,9 +281,11 @@ impl<U: Unit> Kernel for Unpack<'_, U> {
                     for j in 0..8 {
                         s.store_b(codes.add(step * j), block.codes[j]);
                     }
-                    for h in 0..2 {
+                    for h in 0..halves::<U::Shape>() {
                         s.store(codes.add(step * (8 + h)).cast(), block.s[h]);
-                        s.store(codes.add(step * (10 + h)).cast(), block.m[h]);
+                        if adds_offset::<S, U::Shape>() {
+                            s.store(codes.add(step * (10 + h)).cast(), block.m[h]);
+                        }
                     }
                 }
                 n += 1;
@@ -372,11 +384,17 @@ impl Stretch<'_> {
                 // SAFETY: the scratch holds `blocks` blocks of each panel; each row has them from its start on.
                 unsafe {
                     let codes = self.scratch.add(n * S::TILE_PANELS * UNPACKED + 32 * panel);
-                    let block = Block {
+                    let mut block = Block {
                         codes: each!(8; j => s.load_b(codes.add(step * j))),
-                        s: each!(2; h => s.load(codes.add(step * (8 + h)).cast())),
-                        m: each!(2; h => s.load(codes.add(step * (10 + h)).cast())),
+                        s: [s.splat(0.0); 2],
+                        m: [s.splat(0.0); 2],
                     };
+                    for h in 0..halves::<H>() {
+                        block.s[h] = s.load(codes.add(step * (8 + h)).cast());
+                        if adds_offset::<S, H>() {
+                            block.m[h] = s.load(codes.add(step * (10 + h)).cast());
+                        }
+                    }
                     accumulate::<S, H, T>(s, &block, &rows, n, &mut acc);
                 }
             }

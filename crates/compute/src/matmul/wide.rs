@@ -130,7 +130,12 @@ impl<H: Shape> Tiles<'_, H> {
     #[inline(always)]
     fn by<S: Simd, const R: usize>(&mut self, s: S) {
         let mut at = 0;
-        while R == 2 && !H::HALVES && !adds_offset::<S, H>() && S::TILES && at + S::WIDE_TILE <= self.task.count {
+        while R == 2
+            && !H::HALVES
+            && !adds_offset::<S, H>()
+            && S::TILES
+            && at + S::WIDE_TILE <= self.task.count
+        {
             self.own_tile(s, at);
             at += S::WIDE_TILE;
         }
@@ -158,7 +163,9 @@ impl<H: Shape> Tiles<'_, H> {
             code_stride: blocks_in_row * BLOCK * size_of::<i16>(),
             scales: row.scales,
             scale_stride: blocks_in_row * size_of::<f32>(),
-            sums: self.sums[PAIR * at..][..PAIR * S::WIDE_TILE].as_mut_ptr().cast(),
+            sums: self.sums[PAIR * at..][..PAIR * S::WIDE_TILE]
+                .as_mut_ptr()
+                .cast(),
         };
         // SAFETY: the scratch holds `blocks` blocks of both panels, each row has them from its start on, and there is a sum for
         // each.

@@ -91,8 +91,18 @@ macro_rules! first_half {
     ($block:literal, $free:literal, $p:literal, $q:literal, $r:literal, $s:literal, $sum:literal, $other:literal) => {
         concat!(
             op!("vbroadcastss", $free, word!($block, "15")),
-            op!("vfmadd132ps", $p, $free, concat!(word!($block, "8"), "{{1to16}}")),
-            op!("vfmadd132ps", $q, $free, concat!(word!($block, "8"), "{{1to16}}")),
+            op!(
+                "vfmadd132ps",
+                $p,
+                $free,
+                concat!(word!($block, "8"), "{{1to16}}")
+            ),
+            op!(
+                "vfmadd132ps",
+                $q,
+                $free,
+                concat!(word!($block, "8"), "{{1to16}}")
+            ),
         )
     };
 }
@@ -139,8 +149,18 @@ macro_rules! scaled {
     ($block:literal, $free:literal, $p:literal, $q:literal, $sum:literal, $other:literal, $scale:literal, $shift:literal) => {
         concat!(
             op!("vbroadcastss", $free, word!($block, $shift)),
-            op!("vfmadd132ps", $p, $free, concat!(word!($block, $scale), "{{1to16}}")),
-            op!("vfmadd132ps", $q, $free, concat!(word!($block, $scale), "{{1to16}}")),
+            op!(
+                "vfmadd132ps",
+                $p,
+                $free,
+                concat!(word!($block, $scale), "{{1to16}}")
+            ),
+            op!(
+                "vfmadd132ps",
+                $q,
+                $free,
+                concat!(word!($block, $scale), "{{1to16}}")
+            ),
             op!("vfmadd231ps", $sum, "zmm24", $p),
             op!("vfmadd231ps", $other, "zmm25", $q),
         )

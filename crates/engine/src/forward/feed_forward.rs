@@ -2,7 +2,7 @@
 
 use super::{nonlinearity, product, quantized};
 use crate::engine::Engine;
-use dunlin_compute::{activate_in_place, add_assign, gate, matmul};
+use dunlin_compute::{activate_in_place, add_assign, can_gate, gate, matmul, matmul_gated};
 
 impl Engine {
     /// `down(f(gate(x)) * up(x))` of the normed stream into the branch.
@@ -15,30 +15,38 @@ impl Engine {
         );
         let tokens = buffers.positions.len();
         let width = spec.length;
-        let gates = &mut buffers.gate[..tokens * width];
-        let ups = &mut buffers.up[..tokens * width];
-        let up = product(&weights.up.weight, &mut *ups);
-        match &weights.gate {
-            Some(gate) => {
-                let mut products = [product(gate, &mut *gates), up];
-                matmul(pool, tier, &buffers.normed, &mut products);
-            }
-            None => matmul(pool, tier, &buffers.normed, &mut [up]),
-        }
-        let bias = weights.up.bias.as_deref().unwrap_or_default();
         let kind = nonlinearity(spec.activation);
         let gated = &mut buffers.gated[buffers.gated_of_layer[index]];
         let quantize = quantized(&weights.down.weight);
-        gated.fill_from(pool, tier, tokens, quantize, ups, |token, up, row| {
-            add_assign(up, bias);
-            if weights.gate.is_some() {
-                let gates = &gates[token * width..][..width];
-                gate(tier, kind, gates, up, row);
-            } else {
-                row.copy_from_slice(up);
-                activate_in_place(tier, kind, row);
-            }
+        let pair = weights.gate.as_ref().map(|gate| [gate, &weights.up.weight]);
+        let fused = pair.filter(|&pair| {
+            quantize && weights.up.bias.is_none() && can_gate(&buffers.normed, pair, gated)
         });
+        if let Some(pair) = fused {
+            matmul_gated(pool, tier, &buffers.normed, pair, kind, gated);
+        } else {
+            let gates = &mut buffers.gate[..tokens * width];
+            let ups = &mut buffers.up[..tokens * width];
+            let up = product(&weights.up.weight, &mut *ups);
+            match &weights.gate {
+                Some(gate) => {
+                    let mut products = [product(gate, &mut *gates), up];
+                    matmul(pool, tier, &buffers.normed, &mut products);
+                }
+                None => matmul(pool, tier, &buffers.normed, &mut [up]),
+            }
+            let bias = weights.up.bias.as_deref().unwrap_or_default();
+            gated.fill_from(pool, tier, tokens, quantize, ups, |token, up, row| {
+                add_assign(up, bias);
+                if weights.gate.is_some() {
+                    let gates = &gates[token * width..][..width];
+                    gate(tier, kind, gates, up, row);
+                } else {
+                    row.copy_from_slice(up);
+                    activate_in_place(tier, kind, row);
+                }
+            });
+        }
         let branch = &mut buffers.branch[..tokens * self.spec.hidden_size];
         let mut products = [product(&weights.down.weight, branch)];
         matmul(pool, tier, gated, &mut products);
