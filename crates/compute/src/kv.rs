@@ -6,6 +6,7 @@
 
 pub(crate) mod element;
 
+use crate::memory::Memory;
 use crate::pool::{Pool, SendPtr};
 use crate::simd::{Kernel, Simd};
 use crate::tier::Tier;
@@ -80,22 +81,17 @@ pub struct KvSlab {
     pub(crate) layout: KvLayout,
     pub(crate) element: KvElement,
     pub(crate) blocks: usize,
-    bytes: Vec<u8>,
-    /// Where the first block begins, so that it does at a cache line.
-    start: usize,
+    memory: Memory,
 }
 
 impl KvSlab {
     /// A slab of `blocks` blocks. The operating system gives the memory when it is first written.
     pub fn new(layout: KvLayout, element: KvElement, blocks: usize) -> Self {
-        let bytes = vec![0; layout.block_bytes(element) * blocks + LINE];
-        let start = bytes.as_ptr().align_offset(LINE);
         KvSlab {
             layout,
             element,
             blocks,
-            bytes,
-            start,
+            memory: Memory::zeroed(layout.block_bytes(element) * blocks),
         }
     }
 
@@ -105,9 +101,8 @@ impl KvSlab {
     /// If a block lies outside the slab.
     pub fn copy_block(&mut self, from: u32, to: u32) {
         let len = self.layout.block_bytes(self.element);
-        let blocks = &mut self.bytes[self.start..];
         let from = from as usize * len..(from as usize + 1) * len;
-        blocks.copy_within(from, to as usize * len);
+        self.memory.copy_within(from, to as usize * len);
     }
 
     /// The shape of its keys and values.
@@ -117,7 +112,7 @@ impl KvSlab {
 
     /// All blocks, one after the other.
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes[self.start..]
+        &self.memory
     }
 }
 
@@ -156,7 +151,7 @@ pub fn store_kv(
         assert!(!twice, "a place for every row");
     }
     let block_bytes = layout.block_bytes(slab.element);
-    let out = SendPtr(slab.bytes[slab.start..].as_mut_ptr());
+    let out = SendPtr(slab.memory.as_mut_ptr());
     let element = slab.element;
     pool.for_each(places.len(), STORED_IN_TURN, |i| {
         let (block, offset) = places[i];

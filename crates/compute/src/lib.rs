@@ -14,6 +14,7 @@ mod attention;
 mod elementwise;
 mod kv;
 mod matmul;
+mod memory;
 mod pack;
 mod panels;
 mod pool;

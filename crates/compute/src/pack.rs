@@ -5,6 +5,7 @@ mod shared;
 mod units;
 mod words;
 
+use crate::memory::Memory;
 use crate::panels::{Data, PackedMatrix, PanelFormat, ROWS};
 use crate::pool::{Pool, SendPtr};
 use crate::simd::{Kernel, Simd};
@@ -73,15 +74,9 @@ pub fn pack_with(
         row_bytes,
         size,
     } = Layout::of(dtype, rows, cols, bytes.len())?;
-    let mut matrix = PackedMatrix {
-        format,
-        rows,
-        cols,
-        data: Data::Packed(Vec::new()),
-    };
-    let (panels, panel_bytes) = (matrix.panels(), matrix.panel_bytes());
-    // Zeroed by the system, page by page as they are touched.
-    let mut data = vec![0; size];
+    let (unit_cols, unit_bytes) = format.unit();
+    let (panels, panel_bytes) = (rows.div_ceil(ROWS), cols / unit_cols * unit_bytes);
+    let mut data = Memory::zeroed(size);
     let out = SendPtr(data.as_mut_ptr());
     let piece = (PIECE / (ROWS * row_bytes)).max(1);
     for start in (0..panels).step_by(piece) {
@@ -100,8 +95,12 @@ pub fn pack_with(
         });
         packed((rows.min(end * ROWS) - start * ROWS) * row_bytes);
     }
-    matrix.data = Data::Packed(data);
-    Ok(matrix)
+    Ok(PackedMatrix {
+        format,
+        rows,
+        cols,
+        data: Data::Packed(data),
+    })
 }
 
 /// How a matrix of the file becomes panels.

@@ -13,6 +13,7 @@
 //! kept, except that the 4-bit scales of Q2_K and the 6-bit ones of Q3_K, Q4_K and Q5_K take 8 bits here (0.5 and 0.125
 //! bits per weight more).
 
+use crate::memory::Memory;
 use crate::pack::SharedRows;
 use crate::simd::{Simd, ZERO, each};
 use std::ops::Range;
@@ -122,7 +123,7 @@ pub struct PackedMatrix {
 /// Where the weights of a matrix are.
 pub(crate) enum Data {
     /// In memory of their own, as panels.
-    Packed(Vec<u8>),
+    Packed(Memory),
     /// In somebody else's, as rows of the file.
     Shared(SharedRows),
 }

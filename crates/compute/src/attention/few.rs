@@ -1,9 +1,9 @@
 //! A few rows against a segment: the cache is converted in registers on its way from memory.
 
 use super::kernel::{
-    BLOCKS, Open, Part, Weights, by_rows_of_tier, group, keys_of, prefetch, values_of,
+    BLOCKS, NOTHING, Open, Part, Weights, by_rows_of_tier, group, keys_of, values_of,
 };
-use super::tile::{SEGMENT, score, weigh};
+use super::tile::{Ahead, SEGMENT, score, weigh};
 use crate::kv::POSITIONS_PER_BLOCK;
 use crate::kv::element::Element;
 use crate::simd::{Kernel, Simd};
@@ -84,15 +84,16 @@ impl<E: Element> Score<'_, E> {
         for index in blocks(tile.sees_in(segment, first, R)) {
             let start = first * SEGMENT + index * POSITIONS_PER_BLOCK;
             for i in (0..VECTORS).step_by(N) {
-                if first == 0 {
-                    let values = values_of::<E>(self.part, index);
-                    prefetch(values, i / N, VECTORS / N);
-                }
+                let values = match first {
+                    0 => values_of::<E>(self.part, index),
+                    _ => NOTHING,
+                };
+                let ahead = Ahead::of(values, (i / N, VECTORS / N), dim);
                 // SAFETY: the block has the keys, the slot the rows.
                 unsafe {
                     let q = slot.q.add(first * dim);
                     let scores = slot.scores.add(start + 16 * i);
-                    score::<S, E::Head, R, N>(s, self.heads[index], i, dim, q, scores);
+                    score::<S, E::Head, R, N>(s, self.heads[index], i, dim, q, scores, ahead);
                 }
             }
         }
@@ -157,15 +158,17 @@ impl<E: Element> Weigh<'_, E> {
         // SAFETY: the caller's promise.
         unsafe {
             for index in blocks((from, to)) {
-                if first == 0 {
-                    let keys = keys_of::<E>(self.part, BLOCKS + index);
-                    prefetch(keys, i / N, vectors.div_ceil(N));
-                }
+                let keys = match first {
+                    0 => keys_of::<E>(self.part, BLOCKS + index),
+                    _ => NOTHING,
+                };
+                let parts = (i / N, vectors.div_ceil(N));
+                let ahead = Ahead::of(keys, parts, POSITIONS_PER_BLOCK);
                 let start = index * POSITIONS_PER_BLOCK;
                 let weights = slot.scores.add(first * SEGMENT + start);
                 let from = from.saturating_sub(start);
                 let to = (to - start).min(POSITIONS_PER_BLOCK);
-                weigh(s, self.heads[index], i, from, to, weights, &mut acc);
+                weigh(s, self.heads[index], i, from, to, weights, &mut acc, ahead);
             }
             let sink = sink.rows_from(first, stride);
             sink.put(s, stride, 16 * i, &acc);

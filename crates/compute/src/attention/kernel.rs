@@ -459,6 +459,9 @@ unsafe fn open<S: Simd, E: Element>(s: S, part: &Part<'_>, index: usize) -> E::H
     }
 }
 
+/// No bytes to be asked for.
+pub(super) const NOTHING: (*const u8, usize) = (std::ptr::null(), 0);
+
 /// The keys of the `index`th block from the beginning of the segment on, or none where the tile does not see it: where they begin
 /// and their bytes, to be asked for ahead.
 #[inline(always)]
@@ -468,7 +471,7 @@ pub(super) fn keys_of<E: Element>(part: &Part<'_>, index: usize) -> (*const u8, 
     match (segment * BLOCKS + index) * POSITIONS_PER_BLOCK < to {
         // SAFETY: the tile sees the block.
         true => unsafe { (tile.block(segment, index), E::key_bytes(tile.layout)) },
-        false => (std::ptr::null(), 0),
+        false => NOTHING,
     }
 }
 

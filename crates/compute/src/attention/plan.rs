@@ -7,7 +7,7 @@ use crate::kv::KvLayout;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Pieces that each thread has on average where tiles are split: so many that one that is held up costs little.
-const PIECES_PER_THREAD: usize = 4;
+const PIECES_PER_THREAD: usize = 8;
 /// Rows that a tile has at least where there are so many.
 const LEAST_ROWS: usize = 16;
 

@@ -3,6 +3,7 @@
 //! Each score is one chain of multiply-adds over the dimensions, and each weighted value one over the positions of a segment,
 //! in every tile. So a row comes out the same to the last bit whatever rows it is computed with.
 
+use crate::kv::LINE;
 use crate::kv::element::{Keys, Values};
 use crate::simd::{Simd, tanh};
 
@@ -10,6 +11,36 @@ use crate::simd::{Simd, tanh};
 ///
 /// Long enough that sums are seldom rescaled; 16 columns of values and 6 rows of weights lie in the first-level cache.
 pub(super) const SEGMENT: usize = 128;
+
+/// Bytes that are asked for on the way, some each turn of a loop: all at once they would hold up the loads behind them.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead {
+    start: *const u8,
+    /// From one turn to the next.
+    step: usize,
+}
+
+impl Ahead {
+    /// The `part`th of `parts` parts of some bytes, in so many turns.
+    #[inline(always)]
+    pub(super) fn of(
+        (start, len): (*const u8, usize),
+        (part, parts): (usize, usize),
+        turns: usize,
+    ) -> Self {
+        Ahead {
+            start: start.wrapping_add(part * len / parts),
+            step: (len / parts).div_ceil(turns),
+        }
+    }
+
+    #[inline(always)]
+    fn ask<S: Simd>(self, s: S, turn: usize) {
+        for line in (0..self.step).step_by(LINE) {
+            s.prefetch(self.start.wrapping_add(turn * self.step + line));
+        }
+    }
+}
 
 /// Scores of `R` rows with the positions of `N` vectors from vector `first` on.
 ///
@@ -24,11 +55,13 @@ pub(super) unsafe fn score<S: Simd, K: Keys, const R: usize, const N: usize>(
     dim: usize,
     q: *const f32,
     scores: *mut f32,
+    ahead: Ahead,
 ) {
     let mut acc = [[s.splat_16(0.0); N]; R];
     // SAFETY: the caller's promise.
     unsafe {
         for d in 0..dim {
+            ahead.ask(s, d);
             let mut k = [s.splat_16(0.0); N];
             for i in 0..N {
                 k[i] = keys.key(s, d, first + i);
@@ -61,8 +94,10 @@ pub(super) unsafe fn weigh<S: Simd, V: Values, const R: usize, const N: usize>(
     to: usize,
     weights: *const f32,
     acc: &mut [[S::W; N]; R],
+    ahead: Ahead,
 ) {
     for p in from..to {
+        ahead.ask(s, p);
         let mut v = [s.splat_16(0.0); N];
         for i in 0..N {
             // SAFETY: the caller's promise.

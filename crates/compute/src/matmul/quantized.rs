@@ -11,7 +11,8 @@ use std::marker::PhantomData;
 use std::mem::{MaybeUninit, offset_of};
 
 /// Bytes that a panel is asked for before they are read. Pages are 4 KiB, and the processor's own prefetching ends with each.
-const AHEAD: usize = 4096;
+const AHEAD: usize = 8192;
+const NEAR: usize = 1024;
 
 /// Multiplies and writes the results: any number of panels for up to [`FEW`] tokens, those of a tile for more.
 pub(super) fn multiply<U: Unit>(tier: Tier, task: &Task<'_>) {
@@ -159,7 +160,8 @@ fn group_of<S: Simd, U: Unit, const P: usize, const T: usize>(
                 let unit = group.as_ptr().wrapping_add(p * panel_bytes + at);
                 let from = b * U::BYTES / U::BLOCKS;
                 for line in (from..from + U::BYTES / U::BLOCKS).step_by(64) {
-                    s.prefetch(unit.wrapping_add(ahead + line));
+                    s.prefetch_far(unit.wrapping_add(ahead + line));
+                    s.prefetch(unit.wrapping_add(NEAR + line));
                 }
                 // SAFETY: the unit has `BYTES` bytes; the rows have as many blocks as the panel.
                 unsafe {

@@ -164,6 +164,11 @@ macro_rules! avx2_operations {
             unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
         }
         #[inline(always)]
+        fn prefetch_far(self, p: *const u8) {
+            // SAFETY: as above.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+        }
+        #[inline(always)]
         unsafe fn load_b(self, p: *const u8) -> __m256i {
             _mm256_loadu_si256(p.cast())
         }

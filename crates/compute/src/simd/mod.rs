@@ -243,6 +243,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 
     /// Asks for the cache line at `p`, which may be any address.
     fn prefetch(self, _p: *const u8) {}
+    /// Asks for the cache line at `p`, which may be any address, to be put into the second-level cache.
+    fn prefetch_far(self, _p: *const u8) {}
     /// Reads 32 bytes.
     unsafe fn load_b(self, p: *const u8) -> Self::B;
     /// Writes 32 bytes.
