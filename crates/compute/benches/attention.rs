@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 use dunlin_compute::{
-    Attention, AttentionJob, AttentionScratch, KvElement, KvLayout, KvSlab, POSITIONS_PER_BLOCK,
+    Attention, AttentionJob, AttentionScratch, KvElement, KvLayout, KvSlabs, POSITIONS_PER_BLOCK,
     Pool, Sight, Tier, attend, store_kv,
 };
 use std::hint::black_box;
@@ -105,16 +105,14 @@ fn run(
     let blocks: Vec<u32> = (0..(blocks_each * sequences) as u32).collect();
     let bytes = layout.block_bytes(element) * blocks.len();
     let layers = if tokens == 1 { BYTES / bytes } else { 1 }.clamp(1, 48);
-    let mut slabs: Vec<KvSlab> = (0..layers)
-        .map(|_| KvSlab::new(layout, element, blocks.len()))
-        .collect();
+    let mut slabs = KvSlabs::new(&vec![layout; layers], element, blocks.len());
     let row: Vec<f32> = (0..layout.heads * layout.head_dim_k * 64)
         .map(|i| (i as f32 * 0.37).sin())
         .collect();
-    for slab in &mut slabs {
+    for slab in 0..layers {
         for block in &blocks {
             let places: Vec<(u32, u32)> = (0..32).map(|offset| (*block, offset)).collect();
-            store_kv(pool, tier, slab, &places, &row, &row);
+            store_kv(pool, tier, &mut slabs, slab, &places, &row, &row);
         }
     }
     let jobs: Vec<AttentionJob> = (0..sequences)
@@ -136,7 +134,8 @@ fn run(
     let seconds = (0..calls).map(|call| {
         let start = Instant::now();
         let layer = Attention {
-            slab: &slabs[call % layers],
+            slabs: &slabs,
+            slab: call % layers,
             blocks: &blocks,
             jobs: &jobs,
             heads,

@@ -17,7 +17,7 @@ mod tile;
 pub use plan::AttentionScratch;
 
 use crate::kv::element::{Element, F16, F32, Q8};
-use crate::kv::{KvElement, KvSlab, POSITIONS_PER_BLOCK};
+use crate::kv::{KvElement, KvLayout, KvSlabs, POSITIONS_PER_BLOCK, Slab};
 use crate::pool::{Pool, SendPtr};
 use crate::tier::Tier;
 use kernel::{Merge, Slot, Target, Tile};
@@ -26,8 +26,10 @@ use std::sync::atomic::Ordering;
 
 /// Attention of one layer for the tokens of a step, over a cache that already holds their own keys and values.
 pub struct Attention<'a> {
-    /// The layer's cache.
-    pub slab: &'a KvSlab,
+    /// The cache.
+    pub slabs: &'a KvSlabs,
+    /// Number of the layer's slab.
+    pub slab: usize,
     /// The blocks of all jobs.
     pub blocks: &'a [u32],
     /// The tokens, in the order of the rows of `q` and `out`.
@@ -44,6 +46,12 @@ pub struct Attention<'a> {
     pub q: &'a [f32],
     /// Output `[tokens, heads * head_dim_v]`, overwritten.
     pub out: &'a mut [f32],
+}
+
+impl Attention<'_> {
+    fn layout(&self) -> KvLayout {
+        self.slabs.slab(self.slab).layout
+    }
 }
 
 /// Consecutive tokens of one sequence.
@@ -107,13 +115,13 @@ impl Sight {
 pub fn attend(pool: &Pool, tier: Tier, scratch: &mut AttentionScratch, attention: Attention<'_>) {
     let out = SendPtr(attention.out.as_mut_ptr());
     let Attention {
-        slab,
+        slabs,
         blocks,
         jobs,
         heads,
         ..
     } = attention;
-    let layout = slab.layout;
+    let layout = slabs.slab(attention.slab).layout;
     let tokens: usize = jobs.iter().map(|job| job.tokens).sum();
     assert!(
         heads.is_multiple_of(layout.heads)
@@ -126,8 +134,8 @@ pub fn attend(pool: &Pool, tier: Tier, scratch: &mut AttentionScratch, attention
         assert!(
             blocks[job.first_block..][..count]
                 .iter()
-                .all(|&block| (block as usize) < slab.blocks),
-            "blocks of the slab for every token"
+                .all(|&block| (block as usize) < slabs.blocks),
+            "blocks of the slabs for every token"
         );
     }
     scratch.check(pool.threads(), layout);
@@ -143,7 +151,7 @@ pub fn attend(pool: &Pool, tier: Tier, scratch: &mut AttentionScratch, attention
         partials: SendPtr(partials),
     };
     let items = work.scratch.pieces() * shape.columns;
-    pool.for_each(items, 1, |item| match slab.element {
+    pool.for_each(items, 1, |item| match slabs.element {
         KvElement::F16 => work.run::<F16>(item),
         KvElement::F32 => work.run::<F32>(item),
         KvElement::Q8_0 => work.run::<Q8>(item),
@@ -164,7 +172,7 @@ struct Work<'a> {
 impl Work<'_> {
     /// Computes a piece of the plan for some of the heads, and if it is the last piece of a tile, puts them together.
     fn run<E: Element>(&self, item: usize) {
-        let layout = self.attention.slab.layout;
+        let layout = self.attention.layout();
         let (piece, column) = (item / self.shape.columns, item % self.shape.columns);
         let piece = self.scratch.piece(piece);
         let (tile, out) = self.tile(piece, column);
@@ -213,13 +221,14 @@ impl Work<'_> {
     /// The tile of a piece and a column, and the first row of its output.
     fn tile(&self, piece: &Piece, column: usize) -> (Tile<'_>, *mut f32) {
         let Attention {
-            slab,
+            slabs,
             blocks,
             jobs,
             heads,
             ..
         } = *self.attention;
-        let (layout, shape) = (slab.layout, self.shape);
+        let Slab { layout, offset } = slabs.slab(self.attention.slab);
+        let shape = self.shape;
         let job = &jobs[piece.job];
         let group = heads / layout.heads;
         let (kv_head, head_tile) = (column / shape.head_tiles, column % shape.head_tiles);
@@ -227,12 +236,12 @@ impl Work<'_> {
         let head = kv_head * group + first_head;
         let row = piece.first_row + piece.first_token;
         let q = &self.attention.q[(row * heads + head) * layout.head_dim_k..];
-        let head_bytes = slab.element.head_bytes(layout);
+        let head_bytes = slabs.element.head_bytes(layout);
         let count = job.length().div_ceil(POSITIONS_PER_BLOCK);
         let tile = Tile {
             layout,
-            head: slab.bytes()[kv_head * head_bytes..].as_ptr(),
-            block_bytes: layout.block_bytes(slab.element),
+            head: slabs.bytes()[offset + kv_head * head_bytes..].as_ptr(),
+            block_bytes: slabs.block_bytes,
             blocks: &blocks[job.first_block..][..count],
             q: q.as_ptr(),
             q_stride: heads * layout.head_dim_k,

@@ -1,6 +1,6 @@
-//! The key-value cache of a layer.
+//! The key-value cache.
 //!
-//! The cache is a slab of blocks of [`POSITIONS_PER_BLOCK`] positions. In a block each head has its keys transposed,
+//! The cache is slabs, one for each layer, of blocks of [`POSITIONS_PER_BLOCK`] positions. In a block each head has its keys transposed,
 //! `[head_dim_k, 32]`, so that scores of 32 positions come out as 4 vectors without sums across lanes, and its values as they
 //! are, `[32, head_dim_v]`. A sequence is a list of block numbers; blocks can be shared.
 
@@ -76,38 +76,59 @@ impl KvLayout {
     }
 }
 
-/// The cache of one layer: blocks of keys and values of any number of sequences.
-pub struct KvSlab {
-    pub(crate) layout: KvLayout,
+/// The cache of a model: blocks of keys and values of any number of sequences, each with a part for every slab (a layer, or layers that
+/// share one). A block's parts lie together, so that a short sequence takes little memory, and that in a few large pages.
+pub struct KvSlabs {
+    slabs: Vec<Slab>,
     pub(crate) element: KvElement,
     pub(crate) blocks: usize,
+    /// Of all parts.
+    pub(crate) block_bytes: usize,
     memory: Memory,
 }
 
-impl KvSlab {
-    /// A slab of `blocks` blocks. The operating system gives the memory when it is first written.
-    pub fn new(layout: KvLayout, element: KvElement, blocks: usize) -> Self {
-        KvSlab {
-            layout,
+/// One slab.
+#[derive(Clone, Copy)]
+pub(crate) struct Slab {
+    pub(crate) layout: KvLayout,
+    /// Where its part of a block begins.
+    pub(crate) offset: usize,
+}
+
+impl KvSlabs {
+    /// Slabs of these layouts with `blocks` blocks. The operating system gives the memory when it is first written.
+    pub fn new(layouts: &[KvLayout], element: KvElement, blocks: usize) -> Self {
+        let mut block_bytes = 0;
+        let slabs = layouts.iter().map(|&layout| {
+            let offset = block_bytes;
+            block_bytes += layout.block_bytes(element);
+            Slab { layout, offset }
+        });
+        KvSlabs {
+            slabs: slabs.collect(),
             element,
             blocks,
-            memory: Memory::zeroed(layout.block_bytes(element) * blocks),
+            block_bytes,
+            memory: Memory::zeroed(block_bytes * blocks),
         }
     }
 
     /// Copies the keys and values of a block into another one.
     ///
     /// # Panics
-    /// If a block lies outside the slab.
+    /// If a block lies outside the slabs.
     pub fn copy_block(&mut self, from: u32, to: u32) {
-        let len = self.layout.block_bytes(self.element);
+        let len = self.block_bytes;
         let from = from as usize * len..(from as usize + 1) * len;
         self.memory.copy_within(from, to as usize * len);
     }
 
-    /// The shape of its keys and values.
-    pub fn layout(&self) -> KvLayout {
-        self.layout
+    /// One of the slabs.
+    ///
+    /// # Panics
+    /// If there is none of that number.
+    pub(crate) fn slab(&self, index: usize) -> Slab {
+        self.slabs[index]
     }
 
     /// All blocks, one after the other.
@@ -116,19 +137,23 @@ impl KvSlab {
     }
 }
 
-/// Writes one key and value row per place `(block, offset)`: `k` is `[places, heads * head_dim_k]`, `v` alike.
+/// Writes one key and value row of a slab per place `(block, offset)`: `k` is `[places, heads * head_dim_k]`, `v` alike.
 ///
 /// # Panics
-/// If a place lies outside the slab or is given twice, or the rows are too short.
+/// If a place lies outside the slabs or is given twice, or the rows are too short.
 pub fn store_kv(
     pool: &Pool,
     tier: Tier,
-    slab: &mut KvSlab,
+    slabs: &mut KvSlabs,
+    slab: usize,
     places: &[(u32, u32)],
     k: &[f32],
     v: &[f32],
 ) {
-    let layout = slab.layout;
+    let Slab {
+        layout,
+        offset: part,
+    } = slabs.slab(slab);
     let (k_len, v_len) = (
         layout.heads * layout.head_dim_k,
         layout.heads * layout.head_dim_v,
@@ -139,8 +164,8 @@ pub fn store_kv(
     );
     for &(block, offset) in places {
         assert!(
-            (block as usize) < slab.blocks && (offset as usize) < POSITIONS_PER_BLOCK,
-            "a place in the slab"
+            (block as usize) < slabs.blocks && (offset as usize) < POSITIONS_PER_BLOCK,
+            "a place in the slabs"
         );
     }
     if places.len() > STORED_IN_TURN {
@@ -150,14 +175,14 @@ pub fn store_kv(
             .any(|(i, place)| places[..i].contains(place));
         assert!(!twice, "a place for every row");
     }
-    let block_bytes = layout.block_bytes(slab.element);
-    let out = SendPtr(slab.memory.as_mut_ptr());
-    let element = slab.element;
+    let block_bytes = slabs.block_bytes;
+    let out = SendPtr(slabs.memory.as_mut_ptr());
+    let element = slabs.element;
     pool.for_each(places.len(), STORED_IN_TURN, |i| {
         let (block, offset) = places[i];
         let (k, v) = (&k[i * k_len..][..k_len], &v[i * v_len..][..v_len]);
         // SAFETY: the place lies in the slab, and several threads get distinct ones.
-        let block = unsafe { out.get().add(block as usize * block_bytes) };
+        let block = unsafe { out.get().add(block as usize * block_bytes + part) };
         let offset = offset as usize;
         match element {
             KvElement::F16 => tier.run(Store::<F16>::new(layout, block, offset, k, v)),

@@ -28,7 +28,7 @@ pub use elementwise::{
     Nonlinearity, activate_in_place, add_assign, gate, layer_norm, layer_norm_in_place, rms_norm,
     rms_norm_in_place, rope_in_place, rope_table, scale_in_place, sigmoid_gate,
 };
-pub use kv::{KvElement, KvLayout, KvSlab, POSITIONS_PER_BLOCK, store_kv};
+pub use kv::{KvElement, KvLayout, KvSlabs, POSITIONS_PER_BLOCK, store_kv};
 pub use matmul::{Matmul, can_gate, matmul, matmul_gated};
 pub use pack::{PackError, SharedBytes, map, pack, pack_with, packed_bytes};
 pub use panels::{PackedMatrix, PanelFormat, has_fast_kernel};

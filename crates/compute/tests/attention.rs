@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use dunlin_compute::{
-    Attention, AttentionJob, AttentionScratch, KvElement, KvLayout, KvSlab, POSITIONS_PER_BLOCK,
+    Attention, AttentionJob, AttentionScratch, KvElement, KvLayout, KvSlabs, POSITIONS_PER_BLOCK,
     Pool, Sight, Tier, attend, store_kv,
 };
 
@@ -36,7 +36,7 @@ struct Batch {
     sight: Sight,
     softcap: Option<f32>,
     texts: Vec<Text>,
-    slab: KvSlab,
+    slabs: KvSlabs,
     blocks: Vec<u32>,
     jobs: Vec<AttentionJob>,
 }
@@ -55,7 +55,12 @@ impl Batch {
         let count: usize = counts.sum();
         // Blocks in reverse order with a gap, so that a wrong block shows.
         let blocks: Vec<u32> = (0..count as u32).rev().map(|b| b + 1).collect();
-        let mut slab = KvSlab::new(layout, element, count + 2);
+        // The slab of another layer lies before it.
+        let other = KvLayout {
+            heads: layout.heads + 1,
+            ..layout
+        };
+        let mut slabs = KvSlabs::new(&[other, layout], element, count + 2);
         let (mut jobs, mut first_block) = (Vec::new(), 0);
         let texts = texts.iter().enumerate().map(|(index, &(past, tokens))| {
             let (total, phase) = (past + tokens, 0.1 * index as f32);
@@ -76,7 +81,7 @@ impl Batch {
                     )
                 })
                 .collect();
-            store_kv(&pool, tier, &mut slab, &places, &text.k, &text.v);
+            store_kv(&pool, tier, &mut slabs, 1, &places, &text.k, &text.v);
             jobs.push(AttentionJob {
                 tokens,
                 first_position: past,
@@ -92,7 +97,7 @@ impl Batch {
             sight: case.sight,
             softcap: case.softcap,
             texts,
-            slab,
+            slabs,
             blocks,
             jobs,
         }
@@ -108,7 +113,8 @@ impl Batch {
         let tokens: usize = jobs.iter().map(|job| job.tokens).sum();
         let mut out = vec![f32::NAN; tokens * self.heads * self.layout.head_dim_v];
         let layer = Attention {
-            slab: &self.slab,
+            slabs: &self.slabs,
+            slab: 1,
             blocks: &self.blocks,
             jobs,
             heads: self.heads,
@@ -376,7 +382,7 @@ fn an_8_bit_cache_gives_no_number_where_one_was_not_finite() {
             let text = &mut batch.texts[0];
             text.v[40] = bad;
             let places = [(batch.blocks[0], 0)];
-            store_kv(&pool, tier, &mut batch.slab, &places, &text.k, &text.v);
+            store_kv(&pool, tier, &mut batch.slabs, 1, &places, &text.k, &text.v);
             let out = batch.attend(tier, 1, &batch.jobs, &batch.all_queries());
             assert!(out[..32].iter().all(|x| x.is_finite()), "{bad}");
             assert!(out[32..].iter().all(|x| x.is_nan()), "{bad}: {out:?}");

@@ -8,7 +8,7 @@
 use crate::EngineError;
 use crate::prefix::{Blocks, State};
 use crate::spec::ModelSpec;
-use dunlin_compute::{KvElement, KvLayout, KvSlab, POSITIONS_PER_BLOCK};
+use dunlin_compute::{KvElement, KvLayout, KvSlabs, POSITIONS_PER_BLOCK};
 use std::sync::Arc;
 
 /// A sequence of tokens whose keys and values are kept.
@@ -21,9 +21,9 @@ pub(crate) const CHECKPOINTS: usize = 3;
 /// Short texts that a model that sees both sides computes at once.
 const SHORT_TEXTS: usize = 32;
 
-/// The blocks of all sequences. A block number stands for the same block in every slab.
+/// The blocks of all sequences. A block has a part in every slab.
 pub(crate) struct KvCache {
-    pub slabs: Vec<KvSlab>,
+    pub slabs: KvSlabs,
     /// The slab of each layer that attends; 0 for others.
     pub slab_of_layer: Vec<usize>,
     /// Where each layer's state begins in a sequence's state.
@@ -66,10 +66,7 @@ impl KvCache {
         });
         let state_of_layer = state_of_layer.collect();
         KvCache {
-            slabs: layouts
-                .into_iter()
-                .map(|layout| KvSlab::new(layout, element, blocks))
-                .collect(),
+            slabs: KvSlabs::new(&layouts, element, blocks),
             slab_of_layer,
             state_of_layer,
             state_len,
@@ -137,7 +134,7 @@ impl KvCache {
         let mut length = shared * POSITIONS_PER_BLOCK;
         if let Some((block, count)) = found.part {
             let slabs = &mut self.slabs;
-            let copy = |from, to| slabs.iter_mut().for_each(|slab| slab.copy_block(from, to));
+            let copy = |from, to| slabs.copy_block(from, to);
             if let Some(block) = self.blocks.take_part(block, count, copy) {
                 blocks.push(block);
                 length += count;
@@ -232,9 +229,7 @@ impl KvCache {
             needed: 1,
             available: 0,
         })?;
-        for slab in &mut self.slabs {
-            slab.copy_block(block, own);
-        }
+        self.slabs.copy_block(block, own);
         self.blocks.release(block);
         Ok(own)
     }

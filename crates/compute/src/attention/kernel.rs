@@ -46,7 +46,7 @@ pub(super) use by_rows_of_tier;
 #[derive(Clone, Copy)]
 pub(super) struct Tile<'a> {
     pub(super) layout: KvLayout,
-    /// The key-value head's part of the slab's first block, and bytes from block to block.
+    /// The key-value head's part of the first block, and bytes from block to block.
     pub(super) head: *const u8,
     pub(super) block_bytes: usize,
     /// The sequence's blocks.
@@ -93,7 +93,7 @@ impl Tile<'_> {
     #[inline(always)]
     pub(super) unsafe fn block(&self, segment: usize, index: usize) -> *const u8 {
         let block = self.blocks[segment * BLOCKS + index] as usize;
-        // SAFETY: the caller checked that blocks lie in the slab.
+        // SAFETY: the caller checked that blocks lie in the slabs.
         unsafe { self.head.add(block * self.block_bytes) }
     }
 }

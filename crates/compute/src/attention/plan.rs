@@ -117,7 +117,7 @@ impl AttentionScratch {
 
     /// Cuts the work of a call.
     pub(super) fn plan(&mut self, threads: usize, attention: &Attention<'_>) -> Shape {
-        let layout = attention.slab.layout;
+        let layout = attention.layout();
         let group = attention.heads / layout.heads;
         let tokens: usize = attention.jobs.iter().map(|job| job.tokens).sum();
         let pieces = PIECES_PER_THREAD * threads;

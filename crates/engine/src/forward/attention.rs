@@ -60,6 +60,7 @@ impl Engine {
                 }
             });
         }
+        let slab = self.cache.slab_of_layer[index];
         let table = &buffers.tables[buffers.table_of_layer[index]];
         let pairs = spec.rope.dims / 2;
         let positions = &buffers.positions;
@@ -85,15 +86,15 @@ impl Engine {
                 let table = &table[token * pairs..][..pairs];
                 prepare(tier, spec, k_bias, weights.k_norm.as_ref(), eps, table, k);
             });
-            let slab = &mut self.cache.slabs[self.cache.slab_of_layer[index]];
-            store_kv(pool, tier, slab, &buffers.places, k, v);
+            let slabs = &mut self.cache.slabs;
+            store_kv(pool, tier, slabs, slab, &buffers.places, k, v);
         } else {
             for_each_rows(pool, tokens, q, &mut [], |token, q, _| prepare_q(token, q));
         }
         let mixed = &mut buffers.mixed[buffers.mixed_of_layer[index]];
-        let slab = &self.cache.slabs[self.cache.slab_of_layer[index]];
         let window = spec.sliding_window.map(|window| window as usize);
         let layer = Attention {
+            slabs: &self.cache.slabs,
             slab,
             blocks: &buffers.blocks,
             jobs: &buffers.jobs,
