@@ -43,8 +43,10 @@ pub struct Activations {
     values: Vec<f32>,
     /// `[tokens, blocks]`
     pub(crate) coded: Vec<CodedBlock>,
-    /// The rows in 16 bits, where those are wanted: then there are none in 8.
-    pub(crate) wide: Option<WideRows>,
+    /// The rows in 16 bits, where there is room for them.
+    wide: Option<WideRows>,
+    /// What rows are quantized to.
+    precision: Precision,
 }
 
 /// How exact quantized rows are.
@@ -62,20 +64,41 @@ impl Activations {
         Self::with_precision(tokens, cols, Precision::Bits8)
     }
 
-    /// As [`Activations::new`], with a say in how exact the quantized rows are.
+    /// As [`Activations::new`], with a say in how exact the quantized rows are: there is room for those of this precision and of
+    /// coarser ones.
     pub fn with_precision(tokens: usize, cols: usize, precision: Precision) -> Self {
         let blocks = cols.div_ceil(BLOCK);
-        let (narrow, wide) = match precision {
-            Precision::Bits8 => (tokens, None),
-            Precision::Bits16 => (0, Some(WideRows::new(tokens, blocks))),
+        let wide = match precision {
+            Precision::Bits8 => None,
+            Precision::Bits16 => Some(WideRows::new(tokens, blocks)),
         };
         Activations {
             cols,
             tokens: 0,
             values: vec![0.0; tokens * cols],
-            coded: vec![CodedBlock::EMPTY; narrow * blocks],
+            coded: vec![CodedBlock::EMPTY; tokens * blocks],
             wide,
+            precision,
         }
+    }
+
+    /// How exact rows are from the next [`Activations::fill`] on.
+    ///
+    /// # Panics
+    /// If there is no room for rows so exact.
+    pub fn set_precision(&mut self, precision: Precision) {
+        assert!(
+            precision == Precision::Bits8 || self.wide.is_some(),
+            "room for rows in 16 bits"
+        );
+        self.precision = precision;
+    }
+
+    /// The rows in 16 bits, where that is their precision.
+    pub(crate) fn wide(&self) -> Option<&WideRows> {
+        self.wide
+            .as_ref()
+            .filter(|_| self.precision == Precision::Bits16)
     }
 
     /// Columns of a row.
@@ -91,11 +114,11 @@ impl Activations {
     /// Bytes of memory that [`Activations::with_precision`] takes.
     pub fn bytes_for(tokens: usize, cols: usize, precision: Precision) -> usize {
         let blocks = cols.div_ceil(BLOCK);
-        let coded = match precision {
-            Precision::Bits8 => blocks * size_of::<CodedBlock>(),
+        let wide = match precision {
+            Precision::Bits8 => 0,
             Precision::Bits16 => WideRows::bytes_for(blocks),
         };
-        tokens * (4 * cols + coded)
+        tokens * (4 * cols + blocks * size_of::<CodedBlock>() + wide)
     }
 
     /// Sets the number of rows in use and gives them to be filled.
@@ -164,7 +187,10 @@ impl Activations {
         let state_len = state.len() / tokens.max(1);
         let state = state.as_mut_ptr();
         let (cols, blocks) = (self.cols, self.blocks());
-        let wide = self.wide.as_mut().map(WideRows::writer);
+        let wide = match self.precision {
+            Precision::Bits8 => None,
+            Precision::Bits16 => self.wide.as_mut().map(WideRows::writer),
+        };
         let out = Out {
             values: self.values.as_mut_ptr(),
             coded: self.coded.as_mut_ptr(),

@@ -29,7 +29,7 @@ pub use elementwise::{
     rms_norm_in_place, rope_in_place, rope_table, scale_in_place, sigmoid_gate,
 };
 pub use kv::{KvElement, KvLayout, KvSlabs, POSITIONS_PER_BLOCK, store_kv};
-pub use matmul::{Matmul, can_gate, matmul, matmul_gated};
+pub use matmul::{Gated, Matmul, matmul, matmul_gated};
 pub use pack::{PackError, SharedBytes, map, pack, pack_with, packed_bytes};
 pub use panels::{PackedMatrix, PanelFormat, has_fast_kernel};
 pub use pool::{Pool, for_each_rows};

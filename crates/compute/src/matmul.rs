@@ -11,7 +11,7 @@ mod general;
 mod quantized;
 mod wide;
 
-pub use gated::{can_gate, matmul_gated};
+pub use gated::{Gated, matmul_gated};
 
 use crate::activations::Activations;
 use crate::panels::*;
@@ -125,13 +125,13 @@ fn multiply(
     };
     // Few tokens take all panels in one go, many those of a tile, and what is decoded on the way a panel at a time.
     let few = match quantized {
-        true => input.wide.is_none() && count <= FEW,
+        true => input.wide().is_none() && count <= FEW,
         false => count == 1,
     };
     let step = match weights.format {
         PanelFormat::Blocks(_) => 1,
         _ if few => panels.len(),
-        _ if quantized && input.wide.is_none() => tier.run(quantized::TilePanels),
+        _ if quantized && input.wide().is_none() => tier.run(quantized::TilePanels),
         _ => 2,
     };
     let step = step.min(weights.panels_at_once());
@@ -176,7 +176,7 @@ fn multiply_task(tier: Tier, format: PanelFormat, task: &Task<'_>) {
 }
 
 fn multiply_unit<U: Unit>(tier: Tier, task: &Task<'_>) {
-    match &task.input.wide {
+    match task.input.wide() {
         Some(rows) => wide::multiply::<U>(tier, task, rows),
         None => quantized::multiply::<U>(tier, task),
     }

@@ -181,9 +181,8 @@ impl Buffers {
     }
 }
 
-/// Embeddings are compared with those of other engines and kept: models that make nothing else get more exact inputs than
-/// a choice of the next token needs.
-pub(crate) fn precision(spec: &ModelSpec) -> Precision {
+/// The most exact rows that products of a model may take.
+fn precision(spec: &ModelSpec) -> Precision {
     match spec.causal {
         true => Precision::Bits8,
         false => Precision::Bits16,

@@ -13,11 +13,11 @@ pub(crate) use output::Output;
 
 use crate::EngineError;
 use crate::engine::{Chunk, Engine};
-use crate::spec::{Activation, Mixer, Norm};
+use crate::spec::{Activation, Mixer, ModelSpec, Norm};
 use crate::weights::{NormSet, NormWeights, Weights, any_quantized};
 use dunlin_compute::{
-    Matmul, Nonlinearity, PackedMatrix, Tier, add_assign, layer_norm, layer_norm_in_place,
-    rms_norm, rms_norm_in_place, scale_in_place,
+    Matmul, Nonlinearity, PackedMatrix, Precision, Tier, add_assign, layer_norm,
+    layer_norm_in_place, rms_norm, rms_norm_in_place, scale_in_place,
 };
 
 /// What a step computes.
@@ -105,6 +105,10 @@ impl Engine {
         let tokens = buffers.positions.len();
         let branch = &buffers.branch;
         let stream = &mut buffers.stream[..tokens * hidden];
+        let exact = matches!(part, Part::Mixer).then_some(layer);
+        buffers
+            .normed
+            .set_precision(precision(&self.spec, tier, exact));
         buffers.normed.fill_from(
             &self.pool,
             tier,
@@ -148,6 +152,19 @@ impl Engine {
                 );
             },
         );
+    }
+}
+
+/// How exact the input of a product is; `mixer` is the layer whose queries, keys and values it gives, if it does.
+///
+/// Embeddings are compared with those of other engines and kept: models that make nothing else get more exact inputs than a choice
+/// of the next token needs. Where bytes are faster, those are kept for what decides most: what the later layers attend to, whose
+/// errors no layer evens out (`docs/performance.md` has the figures).
+fn precision(spec: &ModelSpec, tier: Tier, mixer: Option<usize>) -> Precision {
+    let decides = |layer| 2 * layer >= spec.layers.len();
+    match spec.causal || tier.has_dot_product() && !mixer.is_some_and(decides) {
+        true => Precision::Bits8,
+        false => Precision::Bits16,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Attention over the cache.
 
-use super::{product, quantized};
+use super::{precision, product, quantized};
 use crate::engine::Engine;
 use crate::spec::{AttentionSpec, QkNorm, RopeKind};
 use crate::weights::MixerWeights;
@@ -111,6 +111,7 @@ impl Engine {
         attend(pool, tier, &mut buffers.attention, layer);
         let width = spec.output_size();
         let quantize = quantized(&weights.output.weight);
+        mixed.set_precision(precision(&self.spec, tier, None));
         mixed.fill(pool, tier, tokens, quantize, |token, row| {
             if gate_tokens > 0 {
                 sigmoid_gate(tier, row, &gate[token * width..][..width]);

@@ -1,8 +1,8 @@
 //! The feed-forward part, and a token's embedding for the layer.
 
-use super::{nonlinearity, product, quantized};
+use super::{nonlinearity, precision, product, quantized};
 use crate::engine::Engine;
-use dunlin_compute::{activate_in_place, add_assign, can_gate, gate, matmul, matmul_gated};
+use dunlin_compute::{Gated, activate_in_place, add_assign, gate, matmul, matmul_gated};
 
 impl Engine {
     /// `down(f(gate(x)) * up(x))` of the normed stream into the branch.
@@ -17,13 +17,16 @@ impl Engine {
         let width = spec.length;
         let kind = nonlinearity(spec.activation);
         let gated = &mut buffers.gated[buffers.gated_of_layer[index]];
+        gated.set_precision(precision(&self.spec, tier, None));
         let quantize = quantized(&weights.down.weight);
-        let pair = weights.gate.as_ref().map(|gate| [gate, &weights.up.weight]);
-        let fused = pair.filter(|&pair| {
-            quantize && weights.up.bias.is_none() && can_gate(&buffers.normed, pair, gated)
-        });
-        if let Some(pair) = fused {
-            matmul_gated(pool, tier, &buffers.normed, pair, kind, gated);
+        let fused = Gated {
+            gate: weights.gate.as_ref(),
+            up: &weights.up.weight,
+            bias: weights.up.bias.as_deref().unwrap_or_default(),
+            kind,
+        };
+        if quantize && fused.fits(&buffers.normed, gated) {
+            matmul_gated(pool, tier, &buffers.normed, fused, gated);
         } else {
             let gates = &mut buffers.gate[..tokens * width];
             let ups = &mut buffers.up[..tokens * width];
@@ -35,9 +38,8 @@ impl Engine {
                 }
                 None => matmul(pool, tier, &buffers.normed, &mut [up]),
             }
-            let bias = weights.up.bias.as_deref().unwrap_or_default();
             gated.fill_from(pool, tier, tokens, quantize, ups, |token, up, row| {
-                add_assign(up, bias);
+                add_assign(up, fused.bias);
                 if weights.gate.is_some() {
                     let gates = &gates[token * width..][..width];
                     gate(tier, kind, gates, up, row);
