@@ -242,25 +242,39 @@ impl Kernel for Quantize<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        let blocks = GROUP / BLOCK;
         let (groups, rest) = self.row.as_chunks::<GROUP>();
-        let (whole, last) = self.coded.split_at_mut(groups.len() * GROUP / BLOCK);
-        for (x, coded) in groups.iter().zip(whole.chunks_exact_mut(GROUP / BLOCK)) {
-            quantize(s, x, coded.iter_mut());
-        }
-        if !rest.is_empty() {
-            let mut padded = [0.0; GROUP];
-            padded[..rest.len()].copy_from_slice(rest);
-            quantize(s, &padded, last.iter_mut());
+        assert!(
+            self.coded.len() == self.row.len().div_ceil(BLOCK),
+            "a block for all columns"
+        );
+        let coded = self.coded.as_mut_ptr();
+        // SAFETY: as many blocks as there are columns.
+        unsafe {
+            for i in 0..groups.len() {
+                quantize(s, &groups[i], coded.add(i * blocks), 1, blocks);
+            }
+            if !rest.is_empty() {
+                let mut padded = [0.0; GROUP];
+                padded[..rest.len()].copy_from_slice(rest);
+                let coded = coded.add(groups.len() * blocks);
+                quantize(s, &padded, coded, 1, rest.len().div_ceil(BLOCK));
+            }
         }
     }
 }
 
-/// Quantizes 4 blocks of 32 numbers, of which the first few are written.
+/// Quantizes 4 blocks of 32 numbers, of which the first `count` are written, `stride` blocks from one to the next.
+///
+/// # Safety
+/// Those blocks exist, and nobody else has them.
 #[inline(always)]
-pub(crate) fn quantize<'a, S: Simd>(
+pub(crate) unsafe fn quantize<S: Simd>(
     s: S,
     x: &[f32; GROUP],
-    coded: impl Iterator<Item = &'a mut CodedBlock>,
+    coded: *mut CodedBlock,
+    stride: usize,
+    count: usize,
 ) {
     // SAFETY: `x` has 16 vectors.
     let load = |i: usize| unsafe { s.load(x.as_ptr().add(8 * i)) };
@@ -272,7 +286,7 @@ pub(crate) fn quantize<'a, S: Simd>(
         let v: [S::F; 4] = each!(4; i => s.mul(load(4 * b + i), factors[i / 2]));
         // SAFETY: a block has 32 codes.
         [sums[2 * b], sums[2 * b + 1]] =
-            unsafe { s.store_i8(codes[BLOCK * b..][..BLOCK].as_mut_ptr(), &v) };
+            unsafe { s.store_i8(codes.as_mut_ptr().add(BLOCK * b), &v) };
     }
     let (mut sum, mut shift) = ([0.0; 8], [0.0; 8]);
     // SAFETY: the arrays have 8 elements.
@@ -287,15 +301,16 @@ pub(crate) fn quantize<'a, S: Simd>(
         );
         s.store(shift.as_mut_ptr(), shifts);
     }
-    let (blocks, _) = codes.as_chunks::<BLOCK>();
-    for ((b, block), codes) in coded.enumerate().zip(blocks) {
+    for b in 0..count {
         let (first, second) = (2 * b, 2 * b + 1);
-        *block = CodedBlock {
-            codes: *codes,
-            scales: [scales[first], scales[second]],
-            sums: [sum[first], sum[second], sum[first] + sum[second]],
-            shifts: [shift[first], shift[second], shift[first] + shift[second]],
-        };
+        // SAFETY: the caller's promise; `codes` has 4 blocks.
+        unsafe {
+            let block = &mut *coded.add(b * stride);
+            block.codes = codes.as_ptr().add(BLOCK * b).cast::<[i8; BLOCK]>().read();
+            block.scales = [scales[first], scales[second]];
+            block.sums = [sum[first], sum[second], sum[first] + sum[second]];
+            block.shifts = [shift[first], shift[second], shift[first] + shift[second]];
+        }
     }
 }
 

@@ -328,6 +328,13 @@ pub fn add_assign(x: &mut [f32], y: &[f32]) {
     }
 }
 
+/// `x += y + z`.
+pub fn add_sum_assign(x: &mut [f32], y: &[f32], z: &[f32]) {
+    for ((x, y), z) in x.iter_mut().zip(y).zip(z) {
+        *x += y + z;
+    }
+}
+
 /// `x *= factor`.
 pub fn scale_in_place(x: &mut [f32], factor: f32) {
     for x in x {
@@ -357,17 +364,51 @@ pub fn rope_table(
 ///
 /// `table` has half as many pairs as dimensions are rotated. Pair `i` is dimensions `(2 i, 2 i + 1)` where `interleaved`
 /// (the original form), else `(i, i + table.len())` (the GPT-NeoX form); dimensions past the rotated ones stay.
-pub fn rope_in_place(row: &mut [f32], head_dim: usize, table: &[(f32, f32)], interleaved: bool) {
-    let half = table.len();
-    for head in row.chunks_exact_mut(head_dim) {
-        if interleaved {
-            for (pair, (cos, sin)) in head.chunks_exact_mut(2).zip(table) {
-                (pair[0], pair[1]) = (pair[0] * cos - pair[1] * sin, pair[0] * sin + pair[1] * cos);
-            }
-        } else {
-            let (first, second) = head.split_at_mut(half);
-            for ((a, b), (cos, sin)) in first.iter_mut().zip(second).zip(table) {
-                (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
+pub fn rope_in_place(
+    tier: Tier,
+    row: &mut [f32],
+    head_dim: usize,
+    table: &[(f32, f32)],
+    interleaved: bool,
+) {
+    tier.run(Rope {
+        row,
+        head_dim,
+        table,
+        interleaved,
+    });
+}
+
+struct Rope<'a> {
+    row: &'a mut [f32],
+    head_dim: usize,
+    table: &'a [(f32, f32)],
+    interleaved: bool,
+}
+
+impl Kernel for Rope<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        // Plain loops, which the compiler makes vectors of the tier of.
+        let half = self.table.len();
+        for head in self.row.chunks_exact_mut(self.head_dim) {
+            if self.interleaved {
+                let (pairs, _) = head.as_chunks_mut::<2>();
+                let count = half.min(pairs.len());
+                let (pairs, table) = (&mut pairs[..count], &self.table[..count]);
+                for i in 0..count {
+                    let ([a, b], (cos, sin)) = (pairs[i], table[i]);
+                    pairs[i] = [a * cos - b * sin, a * sin + b * cos];
+                }
+            } else {
+                let (first, second) = head.split_at_mut(half);
+                let second = &mut second[..half];
+                for i in 0..half {
+                    let (a, b, (cos, sin)) = (first[i], second[i], self.table[i]);
+                    first[i] = a * cos - b * sin;
+                    second[i] = a * sin + b * cos;
+                }
             }
         }
     }
@@ -484,9 +525,9 @@ mod tests {
         let mut table = [(0.0, 0.0); 2];
         rope_table(3, &[1.0, 0.1], 1.0, &mut table);
         let mut interleaved = [1.0, 2.0, 3.0, 4.0, 9.0];
-        rope_in_place(&mut interleaved, 5, &table, true);
+        rope_in_place(Tier::detect(), &mut interleaved, 5, &table, true);
         let mut halves = [1.0, 3.0, 2.0, 4.0, 9.0];
-        rope_in_place(&mut halves, 5, &table, false);
+        rope_in_place(Tier::detect(), &mut halves, 5, &table, false);
         assert_eq!(
             interleaved,
             [halves[0], halves[2], halves[1], halves[3], 9.0]

@@ -25,8 +25,9 @@ mod tier;
 pub use activations::{Activations, Precision};
 pub use attention::{Attention, AttentionJob, AttentionScratch, Sight, attend};
 pub use elementwise::{
-    Nonlinearity, activate_in_place, add_assign, gate, layer_norm, layer_norm_in_place, rms_norm,
-    rms_norm_in_place, rope_in_place, rope_table, scale_in_place, sigmoid_gate,
+    Nonlinearity, activate_in_place, add_assign, add_sum_assign, gate, layer_norm,
+    layer_norm_in_place, rms_norm, rms_norm_in_place, rope_in_place, rope_table, scale_in_place,
+    sigmoid_gate,
 };
 pub use kv::{KvElement, KvLayout, KvSlabs, POSITIONS_PER_BLOCK, store_kv};
 pub use matmul::{Gated, Matmul, matmul, matmul_gated};

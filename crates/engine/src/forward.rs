@@ -16,7 +16,7 @@ use crate::engine::{Chunk, Engine};
 use crate::spec::{Activation, Mixer, ModelSpec, Norm};
 use crate::weights::{NormSet, NormWeights, Weights, any_quantized};
 use dunlin_compute::{
-    Matmul, Nonlinearity, PackedMatrix, Precision, Tier, add_assign, layer_norm,
+    Matmul, Nonlinearity, PackedMatrix, Precision, Tier, add_assign, add_sum_assign, layer_norm,
     layer_norm_in_place, rms_norm, rms_norm_in_place, scale_in_place,
 };
 
@@ -207,11 +207,11 @@ impl<'a> Sum<'a> {
     /// `scratch` is a row like the others.
     fn add(&self, tier: Tier, kind: Norm, stream: &mut [f32], branch: &[f32], scratch: &mut [f32]) {
         let mut branch = branch;
-        if self.bias.is_some() || self.norm.is_some() || self.scale != 1.0 {
+        let mut bias = self.bias.map_or(&[][..], Vec::as_slice);
+        if self.norm.is_some() || self.scale != 1.0 {
             scratch.copy_from_slice(branch);
-            if let Some(bias) = self.bias {
-                add_assign(scratch, bias);
-            }
+            add_assign(scratch, bias);
+            bias = &[];
             if let Some(norm) = self.norm {
                 normalize_in_place(tier, kind, norm, scratch);
             }
@@ -220,7 +220,10 @@ impl<'a> Sum<'a> {
             }
             branch = scratch;
         }
-        add_assign(stream, branch);
+        match bias {
+            [] => add_assign(stream, branch),
+            bias => add_sum_assign(stream, branch, bias),
+        }
         if let Some(after) = self.after {
             normalize_in_place(tier, kind, after, stream);
         }

@@ -142,8 +142,8 @@ impl Kernel for Gate<'_> {
         const TOKENS: usize = GROUP / BLOCK;
         let mut row = [0.0; GROUP];
         for first in (0..self.count).step_by(TOKENS) {
-            let tokens = first..self.count.min(first + TOKENS);
-            for token in tokens.clone() {
+            let count = TOKENS.min(self.count - first);
+            for token in first..first + count {
                 for pair in 0..2 {
                     let at = match S::TILE_PANELS {
                         MOST_PANELS => MOST_PANELS * token + 2 * pair,
@@ -166,8 +166,10 @@ impl Kernel for Gate<'_> {
                 }
             }
             // SAFETY: each token has this block, and nobody else writes it.
-            let coded = tokens.map(|token| unsafe { &mut *self.coded.add(token * self.stride) });
-            quantize(s, &row, coded);
+            unsafe {
+                let coded = self.coded.add(first * self.stride);
+                quantize(s, &row, coded, self.stride, count);
+            }
         }
     }
 }

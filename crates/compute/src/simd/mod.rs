@@ -218,6 +218,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn add_16(self, a: Self::W, b: Self::W) -> Self::W;
     fn sub_16(self, a: Self::W, b: Self::W) -> Self::W;
     fn mul_16(self, a: Self::W, b: Self::W) -> Self::W;
+    /// `a / b` within a unit in the last place, where `b` and its reciprocal are normal numbers.
     fn div_16(self, a: Self::W, b: Self::W) -> Self::W;
     fn max_16(self, a: Self::W, b: Self::W) -> Self::W;
     fn min_16(self, a: Self::W, b: Self::W) -> Self::W;

@@ -147,6 +147,7 @@ fn prepare(
         }
     }
     rope_in_place(
+        tier,
         row,
         spec.head_dim_k,
         table,
