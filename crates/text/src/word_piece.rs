@@ -19,6 +19,7 @@ const MAX_WORD_CHARS: usize = 100;
 
 pub(crate) struct WordPiece {
     normalizer: BertNormalizer,
+    lowercase: bool,
     unknown: TokenId,
     longest: usize,
 }
@@ -40,6 +41,7 @@ impl WordPiece {
         let words = vocabulary.of_kind(TokenKind::Normal);
         Ok(Self {
             normalizer: BertNormalizer::new(true, true, strip_accents, lowercase),
+            lowercase,
             unknown,
             longest: words.map(|(_, text)| text.len()).max().unwrap_or(0),
         })
@@ -52,20 +54,34 @@ impl WordPiece {
         text: &str,
         out: &mut Vec<TokenId>,
     ) -> Result<(), TextError> {
-        let mut normalized = NormalizedString::from(text);
-        self.normalizer
-            .normalize(&mut normalized)
-            .map_err(|error| TextError::Split {
-                reason: error.to_string(),
-            })?;
         let mut marked = String::new();
-        for word in words(normalized.get()) {
+        for word in words(&self.clean(text)?) {
             marked.clear();
             marked.push(SPACE);
             marked.push_str(word);
             self.encode_word(vocabulary, &marked, out);
         }
         Ok(())
+    }
+
+    /// The text as BERT's normalizer leaves it. ASCII needs none of its tables.
+    fn clean(&self, text: &str) -> Result<String, TextError> {
+        if text.is_ascii() {
+            let kept = text.chars().filter_map(|c| match c {
+                '\t' | '\n' | '\r' => Some(' '),
+                _ if c.is_control() => None,
+                _ if self.lowercase => Some(c.to_ascii_lowercase()),
+                _ => Some(c),
+            });
+            return Ok(kept.collect());
+        }
+        let mut normalized = NormalizedString::from(text);
+        self.normalizer
+            .normalize(&mut normalized)
+            .map_err(|error| TextError::Split {
+                reason: error.to_string(),
+            })?;
+        Ok(normalized.get().to_owned())
     }
 
     /// A word with [`SPACE`] in front: its pieces, or the unknown token where one is missing.
@@ -110,7 +126,10 @@ impl WordPiece {
 /// The words of a text: white space separates them, and every punctuation mark is one.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     // The version of Unicode that Hugging Face's pre-tokenizer knows.
-    let is_mark = |c: char| c.is_ascii_punctuation() || UnicodeCategories::is_punctuation(c);
+    let is_mark = |c: char| match c.is_ascii() {
+        true => c.is_ascii_punctuation(),
+        false => UnicodeCategories::is_punctuation(c),
+    };
     let parts = text.split(char::is_whitespace);
     let words = parts.flat_map(move |part| part.split_inclusive(is_mark));
     words
@@ -126,7 +145,8 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 
 #[cfg(test)]
 mod tests {
-    use super::words;
+    use super::{WordPiece, words};
+    use tokenizers::{NormalizedString, Normalizer, normalizers::BertNormalizer};
 
     #[test]
     fn punctuation_marks_are_words() {
@@ -134,5 +154,26 @@ mod tests {
         assert_eq!(cut("a,b  c."), ["a", ",", "b", "c", "."]);
         assert_eq!(cut("...x¿"), [".", ".", ".", "x", "¿"]);
         assert_eq!(cut(" \n"), [""; 0]);
+    }
+
+    #[test]
+    fn ascii_is_cleaned_as_the_normalizer_cleans_it() {
+        let every: String = (0..128u8).map(char::from).collect();
+        for lowercase in [true, false] {
+            for strip_accents in [None, Some(true), Some(false)] {
+                let normalizer = BertNormalizer::new(true, true, strip_accents, lowercase);
+                for text in [every.as_str(), "", "A\u{b}b\r\n C\u{7f}", " \t x"] {
+                    let mut want = NormalizedString::from(text);
+                    normalizer.normalize(&mut want).unwrap();
+                    let pieces = WordPiece {
+                        normalizer,
+                        lowercase,
+                        unknown: 0,
+                        longest: 0,
+                    };
+                    assert_eq!(pieces.clean(text).unwrap(), want.get(), "{text:?}");
+                }
+            }
+        }
     }
 }
