@@ -10,8 +10,10 @@ use crate::tier::Tier;
 use std::marker::PhantomData;
 use std::mem::{MaybeUninit, offset_of};
 
-/// Bytes that a panel is asked for before they are read. Pages are 4 KiB, and the processor's own prefetching ends with each.
-const AHEAD: usize = 8192;
+/// Bytes that a panel is asked for before they are read, into the second-level cache, which can wait for more lines than the first.
+/// Pages are mostly 4 KiB, and the processor's own prefetching ends with each.
+const FAR: usize = 8192;
+/// And into the first-level cache.
 const NEAR: usize = 1024;
 
 /// Multiplies and writes the results: any number of panels for up to [`FEW`] tokens, those of a tile for more.
@@ -144,7 +146,7 @@ fn group_of<S: Simd, U: Unit, const P: usize, const T: usize>(
 ) {
     let panel_bytes = group.len() / P;
     // What this thread reads next, a whole number of units ahead, is past the other panels of the group where the panel ends.
-    let mut ahead = AHEAD.next_multiple_of(U::BYTES);
+    let mut ahead = FAR.next_multiple_of(U::BYTES);
     let mut left = panel_bytes - ahead % panel_bytes;
     ahead += ahead / panel_bytes * (P - 1) * panel_bytes;
     let mut acc = [[s.splat(0.0); T]; P];
