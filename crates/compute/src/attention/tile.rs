@@ -3,7 +3,6 @@
 //! Each score is one chain of multiply-adds over the dimensions, and each weighted value one over the positions of a segment,
 //! in every tile. So a row comes out the same to the last bit whatever rows it is computed with.
 
-use crate::kv::LINE;
 use crate::kv::element::{Keys, Values};
 use crate::simd::{Simd, tanh};
 
@@ -12,11 +11,10 @@ use crate::simd::{Simd, tanh};
 /// Long enough that sums are seldom rescaled; 16 columns of values and 6 rows of weights lie in the first-level cache.
 pub(super) const SEGMENT: usize = 128;
 
-/// Bytes that are asked for on the way, some each turn of a loop: all at once they would hold up the loads behind them.
+/// Bytes that are asked for on the way, a line at most each turn of a loop: all at once they would hold up the loads behind them.
 #[derive(Clone, Copy)]
 pub(super) struct Ahead {
-    start: *const u8,
-    /// From one turn to the next.
+    next: *const u8,
     step: usize,
 }
 
@@ -28,17 +26,21 @@ impl Ahead {
         (part, parts): (usize, usize),
         turns: usize,
     ) -> Self {
+        /// What is asked for where there is nothing.
+        static HERE: u8 = 0;
         Ahead {
-            start: start.wrapping_add(part * len / parts),
-            step: (len / parts).div_ceil(turns),
+            next: match len {
+                0 => &raw const HERE,
+                _ => start.wrapping_add(part * len / parts),
+            },
+            step: len / parts / turns,
         }
     }
 
     #[inline(always)]
-    fn ask<S: Simd>(self, s: S, turn: usize) {
-        for line in (0..self.step).step_by(LINE) {
-            s.prefetch(self.start.wrapping_add(turn * self.step + line));
-        }
+    fn ask<S: Simd>(&mut self, s: S) {
+        s.prefetch(self.next);
+        self.next = self.next.wrapping_add(self.step);
     }
 }
 
@@ -55,13 +57,13 @@ pub(super) unsafe fn score<S: Simd, K: Keys, const R: usize, const N: usize>(
     dim: usize,
     q: *const f32,
     scores: *mut f32,
-    ahead: Ahead,
+    mut ahead: Ahead,
 ) {
     let mut acc = [[s.splat_16(0.0); N]; R];
     // SAFETY: the caller's promise.
     unsafe {
         for d in 0..dim {
-            ahead.ask(s, d);
+            ahead.ask(s);
             let mut k = [s.splat_16(0.0); N];
             for i in 0..N {
                 k[i] = keys.key(s, d, first + i);
@@ -94,10 +96,10 @@ pub(super) unsafe fn weigh<S: Simd, V: Values, const R: usize, const N: usize>(
     to: usize,
     weights: *const f32,
     acc: &mut [[S::W; N]; R],
-    ahead: Ahead,
+    mut ahead: Ahead,
 ) {
     for p in from..to {
-        ahead.ask(s, p);
+        ahead.ask(s);
         let mut v = [s.splat_16(0.0); N];
         for i in 0..N {
             // SAFETY: the caller's promise.

@@ -54,7 +54,8 @@ impl Simd for Avx512Vnni {
     }
     #[inline(always)]
     unsafe fn load_f16_16(self, p: *const u16) -> __m512 {
-        _mm512_cvtph_ps(_mm256_loadu_si256(p.cast()))
+        // In this form the load is a part of the instruction.
+        _mm512_cvt_roundph_ps::<_MM_FROUND_CUR_DIRECTION>(_mm256_loadu_si256(p.cast()))
     }
     avx512_operations!(add_16 = _mm512_add_ps, sub_16 = _mm512_sub_ps);
     avx512_operations!(mul_16 = _mm512_mul_ps);
