@@ -48,8 +48,8 @@ impl Tier {
         tiers
     }
 
-    /// Whether one instruction multiplies bytes and adds the products without loss: there rows in 8 bits are multiplied twice as fast
-    /// as those in 16, elsewhere about as fast.
+    /// Whether one instruction multiplies bytes and adds the products without loss: there it takes half as many
+    /// instructions for rows in 8 bits as for those in 16, elsewhere as many.
     pub fn has_dot_product(self) -> bool {
         match self.0 {
             Level::Portable => false,

@@ -59,7 +59,7 @@ impl Simd for Avx512Vnni {
     }
     avx512_operations!(add_16 = _mm512_add_ps, sub_16 = _mm512_sub_ps);
     avx512_operations!(mul_16 = _mm512_mul_ps);
-    /// A division takes 16 cycles or more; a reciprocal that is made exact twice takes 4.
+    /// A rough reciprocal, made exact in two steps: divisions of such vectors are slow.
     #[inline(always)]
     fn div_16(self, a: __m512, b: __m512) -> __m512 {
         // SAFETY: see `splat_16`.
