@@ -1,4 +1,5 @@
-//! What guessing tokens brings, on a text that repeats and on one that does not:
+//! What guessing tokens brings, on a text that repeats and on one that does not (a story, its tokens the most likely ones or
+//! drawn at temperature 1):
 //! `cargo run --release --example speculate -- [MODEL] [RUNS]`.
 //!
 //! The answers are the same with and without; runs alternate, and medians are shown.
@@ -50,17 +51,23 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let edit = format!(
         "Rename the function parse_config to load_settings. Answer with the whole function and nothing else.\n```python{FUNCTION}```"
     );
-    let free = "Tell a story about a fisherman who finds a door at the bottom of the sea.";
+    let story = "Tell a story about a fisherman who finds a door at the bottom of the sea.";
+    // The most likely tokens alone soon go round in circles; drawn ones do not.
+    let greedy = GenerateOptions::greedy().with_max_tokens(350);
+    let mut drawn = greedy.clone().with_seed(1);
+    drawn.sampler.temperature = 1.0;
     let mut out = std::io::stdout();
-    for (what, question) in [("edit", edit.as_str()), ("free text", free)] {
+    for (what, question, options) in [
+        ("edit", edit.as_str(), &greedy),
+        ("story, greedy", story, &greedy),
+        ("story, drawn", story, &drawn),
+    ] {
         let prompt = Prompt::Chat(vec![Message::user(question)]);
         let mut speeds = [Vec::new(), Vec::new()];
         let mut answers: Vec<Completion> = Vec::new();
         for _ in 0..runs {
             for (speeds, how) in speeds.iter_mut().zip([Speculation::Off, Speculation::Auto]) {
-                let options = GenerateOptions::greedy()
-                    .with_max_tokens(350)
-                    .with_speculation(how);
+                let options = options.clone().with_speculation(how);
                 let answer = lm.generate(&prompt, &options)?.complete()?;
                 speeds.push(answer.usage.completion_tokens_per_second());
                 answers.push(answer);

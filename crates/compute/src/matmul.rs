@@ -16,7 +16,7 @@ pub use gated::{Gated, matmul_gated};
 use crate::activations::Activations;
 use crate::panels::*;
 use crate::pool::Pool;
-use crate::simd::{Kernel, Simd};
+use crate::simd::{Kernel, Simd, Vector};
 use crate::tier::Tier;
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -192,6 +192,28 @@ struct Task<'a> {
     out: Out,
 }
 
+impl Task<'_> {
+    /// The first panels of so many bytes each, and the others.
+    fn split(&self, panels: usize, bytes: usize) -> (Self, Self) {
+        let (first, second) = self.panels.split_at(panels * bytes);
+        let rows = self.out.rows.min(panels * ROWS);
+        let with = |panels, from, rows| Task {
+            panels,
+            out: Out {
+                // No more than one past the output.
+                p: self.out.p.wrapping_add(from),
+                rows,
+                ..self.out
+            },
+            ..*self
+        };
+        (
+            with(first, 0, rows),
+            with(second, rows, self.out.rows - rows),
+        )
+    }
+}
+
 /// Where the results of some panels go: token `t`, row `r` at `p + t * stride + r`.
 #[derive(Clone, Copy)]
 struct Out {
@@ -209,19 +231,20 @@ impl Out {
         rows: 0,
     };
 
-    /// Writes the results of a panel for a token.
+    /// Writes the results of the panels of a vector for a token.
     #[inline(always)]
-    fn write<S: Simd>(&self, s: S, token: usize, panel: usize, value: S::F) {
+    fn write<V: Vector>(&self, v: V, token: usize, panel: usize, value: V::F) {
         let first = panel * ROWS;
         // SAFETY: `multiply` made `p`, `stride` and `rows` so that these are elements of the output.
         unsafe {
             let at = self.p.add(token * self.stride + first);
-            if first + ROWS <= self.rows {
-                s.store(at, value);
+            if first + V::PANELS * ROWS <= self.rows {
+                v.store(at, value);
             } else {
                 let rows = self.rows - first;
-                let mut row = [0.0; ROWS];
-                s.store(row.as_mut_ptr(), value);
+                let mut row = [0.0; 2 * ROWS];
+                const { assert!(V::PANELS <= 2, "room for the rows of a vector") };
+                v.store(row.as_mut_ptr(), value);
                 std::ptr::copy_nonoverlapping(row.as_ptr(), at, rows);
             }
         }

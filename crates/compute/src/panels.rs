@@ -15,7 +15,7 @@
 
 use crate::memory::Memory;
 use crate::pack::SharedRows;
-use crate::simd::{Simd, ZERO, each};
+use crate::simd::{Vector, ZERO, each};
 use std::ops::Range;
 
 use dunlin_format::{DType, can_decode};
@@ -190,8 +190,8 @@ impl PackedMatrix {
     }
 }
 
-/// 32 columns of 8 rows, ready to multiply: `weight = s * code + m`, or where [`Simd::BIASED`] `s * (code - ZERO) + m`.
-pub(crate) struct Block<S: Simd> {
+/// 32 columns of 8 rows, ready to multiply: `weight = s * code + m`, or where [`Vector::BIASED`] `s * (code - ZERO) + m`.
+pub(crate) struct Block<S: Vector> {
     pub codes: [S::B; 8],
     /// Scale and offset of the first and the second 16 columns; equal where the format has one per 32.
     pub s: [S::F; 2],
@@ -212,7 +212,7 @@ pub(crate) trait Shape: 'static {
 
 /// Whether a product adds `m` times the sum of the activations.
 #[inline(always)]
-pub(crate) fn adds_offset<S: Simd, H: Shape>() -> bool {
+pub(crate) fn adds_offset<S: Vector, H: Shape>() -> bool {
     if S::BIASED { H::OFFSET } else { !H::SIGNED }
 }
 
@@ -254,12 +254,12 @@ pub(crate) trait Unit: 'static {
     ///
     /// # Safety
     /// `unit` has `BYTES` bytes and `b < BLOCKS`.
-    unsafe fn block<S: Simd>(s: S, unit: *const u8, b: usize) -> Block<S>;
+    unsafe fn block<S: Vector>(s: S, unit: *const u8, b: usize) -> Block<S>;
 }
 
 /// 8 steps out of 4 vectors of nibbles.
 #[inline(always)]
-unsafe fn nibbles<S: Simd>(s: S, p: *const u8) -> [S::B; 8] {
+unsafe fn nibbles<S: Vector>(s: S, p: *const u8) -> [S::B; 8] {
     // SAFETY: the caller has 128 bytes at `p`.
     let v: [S::B; 4] = each!(4; i => unsafe { s.load_b(p.add(32 * i)) });
     each!(8; j => s.and_b(if j < 4 { v[j] } else { s.shr::<4>(v[j % 4]) }, 15))
@@ -267,7 +267,7 @@ unsafe fn nibbles<S: Simd>(s: S, p: *const u8) -> [S::B; 8] {
 
 /// Bit `j` of each byte at `p`, moved to bit `TO`, for step `j`.
 #[inline(always)]
-unsafe fn bits<S: Simd, const TO: u8>(s: S, p: *const u8) -> [S::B; 8] {
+unsafe fn bits<S: Vector, const TO: u8>(s: S, p: *const u8) -> [S::B; 8] {
     // SAFETY: the caller has 32 bytes at `p`.
     let v = unsafe { s.load_b(p) };
     let at = |x: S::B| s.and_b(x, 1 << TO);
@@ -298,7 +298,7 @@ unsafe fn bits<S: Simd, const TO: u8>(s: S, p: *const u8) -> [S::B; 8] {
 
 /// The 2-bit fields of 2 vectors at `p`, moved to bits `TO` (0 or 4) and up.
 #[inline(always)]
-unsafe fn pairs<S: Simd, const TO: u8>(s: S, p: *const u8) -> [S::B; 8] {
+unsafe fn pairs<S: Vector, const TO: u8>(s: S, p: *const u8) -> [S::B; 8] {
     // SAFETY: the caller has 64 bytes at `p`.
     let v: [S::B; 2] = each!(2; i => unsafe { s.load_b(p.add(32 * i)) });
     each!(8; j => {
@@ -316,13 +316,13 @@ unsafe fn pairs<S: Simd, const TO: u8>(s: S, p: *const u8) -> [S::B; 8] {
 }
 
 #[inline(always)]
-fn merge<S: Simd>(s: S, a: [S::B; 8], b: [S::B; 8]) -> [S::B; 8] {
+fn merge<S: Vector>(s: S, a: [S::B; 8], b: [S::B; 8]) -> [S::B; 8] {
     each!(8; j => s.or_b(a[j], b[j]))
 }
 
 /// Signed codes as the tier wants them.
 #[inline(always)]
-fn signed<S: Simd>(s: S, codes: [S::B; 8], scale: S::F) -> Block<S> {
+fn signed<S: Vector>(s: S, codes: [S::B; 8], scale: S::F) -> Block<S> {
     Block {
         codes: match S::BIASED {
             true => each!(8; j => s.xor_b(codes[j], ZERO)),
@@ -335,7 +335,7 @@ fn signed<S: Simd>(s: S, codes: [S::B; 8], scale: S::F) -> Block<S> {
 
 /// Unsigned codes of which `zero` stands for zero, with the scales of both halves.
 #[inline(always)]
-fn around_zero<S: Simd>(s: S, codes: [S::B; 8], zero: u8, scales: [S::F; 2]) -> Block<S> {
+fn around_zero<S: Vector>(s: S, codes: [S::B; 8], zero: u8, scales: [S::F; 2]) -> Block<S> {
     if S::BIASED {
         Block {
             codes: each!(8; j => s.add_b(codes[j], ZERO - zero)),
@@ -353,7 +353,7 @@ fn around_zero<S: Simd>(s: S, codes: [S::B; 8], zero: u8, scales: [S::F; 2]) -> 
 
 /// Unsigned codes with the scales and offsets of both halves.
 #[inline(always)]
-fn with_offset<S: Simd>(s: S, codes: [S::B; 8], scales: [S::F; 2], m: [S::F; 2]) -> Block<S> {
+fn with_offset<S: Vector>(s: S, codes: [S::B; 8], scales: [S::F; 2], m: [S::F; 2]) -> Block<S> {
     Block {
         codes,
         s: scales,
@@ -380,7 +380,7 @@ macro_rules! legacy_unit {
             type Shape = $shape;
             #[inline(always)]
             #[allow(unsafe_op_in_unsafe_fn)]
-            unsafe fn block<S: Simd>($s: S, $p: *const u8, _: usize) -> Block<S> {
+            unsafe fn block<S: Vector>($s: S, $p: *const u8, _: usize) -> Block<S> {
                 let $scale = [$s.load_f16($p.cast()); 2];
                 $block
             }
@@ -410,7 +410,7 @@ impl Unit for Q8_0 {
     type Shape = Signed;
     #[inline(always)]
     #[allow(unsafe_op_in_unsafe_fn)]
-    unsafe fn block<S: Simd>(s: S, p: *const u8, _: usize) -> Block<S> {
+    unsafe fn block<S: Vector>(s: S, p: *const u8, _: usize) -> Block<S> {
         signed(
             s,
             each!(8; j => s.load_b(p.add(16 + 32 * j))),
@@ -428,7 +428,7 @@ impl Unit for IQ4_NL {
     type Shape = Signed;
     #[inline(always)]
     #[allow(unsafe_op_in_unsafe_fn)]
-    unsafe fn block<S: Simd>(s: S, p: *const u8, _: usize) -> Block<S> {
+    unsafe fn block<S: Vector>(s: S, p: *const u8, _: usize) -> Block<S> {
         let codes = nibbles(s, p.add(16));
         let codes = each!(8; j => s.lookup(&IQ4_VALUES, codes[j]));
         signed(s, codes, s.load_f16(p.cast()))
@@ -444,7 +444,7 @@ impl Unit for Q2_K {
     type Shape = HalvesWithOffset;
     #[inline(always)]
     #[allow(unsafe_op_in_unsafe_fn)]
-    unsafe fn block<S: Simd>(s: S, p: *const u8, b: usize) -> Block<S> {
+    unsafe fn block<S: Vector>(s: S, p: *const u8, b: usize) -> Block<S> {
         let (d, dmin) = (s.load_f16(p.cast()), s.load_f16(p.add(16).cast()));
         let minus = s.sub(s.splat(0.0), dmin);
         let q = p.add(32 + 96 * b);
@@ -463,7 +463,7 @@ impl Unit for Q3_K {
     type Shape = Halves;
     #[inline(always)]
     #[allow(unsafe_op_in_unsafe_fn)]
-    unsafe fn block<S: Simd>(s: S, p: *const u8, b: usize) -> Block<S> {
+    unsafe fn block<S: Vector>(s: S, p: *const u8, b: usize) -> Block<S> {
         let d = s.load_f16(p.cast());
         let q = p.add(16 + 112 * b);
         let scales = each!(2; h => s.mul(d, s.load_i8(q.add(8 * h))));
@@ -481,7 +481,7 @@ impl Unit for Q4_K {
     type Shape = WholeWithOffset;
     #[inline(always)]
     #[allow(unsafe_op_in_unsafe_fn)]
-    unsafe fn block<S: Simd>(s: S, p: *const u8, b: usize) -> Block<S> {
+    unsafe fn block<S: Vector>(s: S, p: *const u8, b: usize) -> Block<S> {
         let q = p.add(32 + 144 * b);
         let (scale, m) = scale_and_min(s, p, q);
         with_offset(s, nibbles(s, q.add(16)), [scale; 2], [m; 2])
@@ -497,7 +497,7 @@ impl Unit for Q5_K {
     type Shape = WholeWithOffset;
     #[inline(always)]
     #[allow(unsafe_op_in_unsafe_fn)]
-    unsafe fn block<S: Simd>(s: S, p: *const u8, b: usize) -> Block<S> {
+    unsafe fn block<S: Vector>(s: S, p: *const u8, b: usize) -> Block<S> {
         let q = p.add(32 + 176 * b);
         let (scale, m) = scale_and_min(s, p, q);
         let codes = merge(s, nibbles(s, q.add(48)), bits::<S, 4>(s, q.add(16)));
@@ -508,7 +508,7 @@ impl Unit for Q5_K {
 /// `d * scale` and `-dmin * min` of Q4_K and Q5_K.
 #[inline(always)]
 #[allow(unsafe_op_in_unsafe_fn)]
-unsafe fn scale_and_min<S: Simd>(s: S, unit: *const u8, block: *const u8) -> (S::F, S::F) {
+unsafe fn scale_and_min<S: Vector>(s: S, unit: *const u8, block: *const u8) -> (S::F, S::F) {
     let (d, dmin) = (s.load_f16(unit.cast()), s.load_f16(unit.add(16).cast()));
     let m = s.mul(dmin, s.load_u8(block.add(8)));
     (s.mul(d, s.load_u8(block)), s.sub(s.splat(0.0), m))
@@ -523,7 +523,7 @@ impl Unit for Q6_K {
     type Shape = Halves;
     #[inline(always)]
     #[allow(unsafe_op_in_unsafe_fn)]
-    unsafe fn block<S: Simd>(s: S, p: *const u8, b: usize) -> Block<S> {
+    unsafe fn block<S: Vector>(s: S, p: *const u8, b: usize) -> Block<S> {
         let d = s.load_f16(p.cast());
         let q = p.add(16 + 208 * b);
         let scales = each!(2; h => s.mul(d, s.load_i8(q.add(8 * h))));
@@ -541,7 +541,7 @@ impl Unit for IQ4_XS {
     type Shape = Signed;
     #[inline(always)]
     #[allow(unsafe_op_in_unsafe_fn)]
-    unsafe fn block<S: Simd>(s: S, p: *const u8, b: usize) -> Block<S> {
+    unsafe fn block<S: Vector>(s: S, p: *const u8, b: usize) -> Block<S> {
         let q = p.add(16 + 136 * b);
         let codes = nibbles(s, q.add(8));
         let codes = each!(8; j => s.lookup(&IQ4_VALUES, codes[j]));

@@ -1,6 +1,6 @@
 //! Which instruction sets the processor has, found once at start-up.
 
-use crate::simd::{Kernel, Portable};
+use crate::simd::{Kernel, Portable, VectorKernel};
 
 /// A level of processor support that kernels are built for.
 ///
@@ -87,6 +87,22 @@ impl Tier {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Level::Avx512Vnni => unsafe { crate::simd::vnni::run(kernel) },
+        }
+    }
+
+    /// Runs `kernel` over vectors that hold the rows of two panels, so many bytes apart, where the tier has such; else hands it
+    /// back.
+    #[inline]
+    pub(crate) fn run_on_two_panels<K: VectorKernel>(
+        self,
+        distance: usize,
+        kernel: K,
+    ) -> Result<K::Output, K> {
+        match self.0 {
+            // SAFETY: this level exists only where `available` found the features.
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512Vnni => Ok(unsafe { crate::simd::two_panels::run(distance, kernel) }),
+            _ => Err(kernel),
         }
     }
 }

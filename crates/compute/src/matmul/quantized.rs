@@ -5,7 +5,9 @@
 use super::{FEW, MOST_PANELS, Sums, Task, Write};
 use crate::activations::{Activations, CodedBlock};
 use crate::panels::{Block, ROWS, Shape, Unit, adds_offset};
-use crate::simd::{Kernel, Simd, Tile, TileKind, UNPACKED, UNPACKED_BLOCKS, each};
+use crate::simd::{
+    Kernel, Simd, Tile, TileKind, UNPACKED, UNPACKED_BLOCKS, Vector, VectorKernel, each,
+};
 use crate::tier::Tier;
 use std::marker::PhantomData;
 use std::mem::{MaybeUninit, offset_of};
@@ -22,10 +24,10 @@ pub(super) fn multiply<U: Unit>(tier: Tier, task: &Task<'_>) {
     match task.count {
         // Two panels share the reads of a token or two, and keep twice as many sums in flight, where a product is a chain of
         // instructions.
-        1 => tier.run(Few::<U, 2, 1> { task, unit }),
-        2 => tier.run(Few::<U, 2, 2> { task, unit }),
-        3..=4 => tier.run(Few::<U, 1, 4> { task, unit }),
-        5..=FEW => tier.run(Few::<U, 1, FEW> { task, unit }),
+        1 => tier.run(Few::<U, 2, 1> { task: *task, unit }),
+        2 => tier.run(Few::<U, 2, 2> { task: *task, unit }),
+        3..=4 => few_on_two_panels::<U, 4>(tier, task),
+        5..=FEW => few_on_two_panels::<U, FEW>(tier, task),
         _ => many::<U>(tier, task),
     }
 }
@@ -105,55 +107,80 @@ fn row(input: &Activations, token: usize, block: usize) -> *const CodedBlock {
 /// `T` tokens straight from the packed panels, `P` of them side by side where a product is not one instruction: a single stream
 /// of memory is read faster. Where there are fewer tokens, the last one fills up.
 struct Few<'a, U, const P: usize, const T: usize> {
-    task: &'a Task<'a>,
+    task: Task<'a>,
     unit: PhantomData<U>,
+}
+
+/// Two panels at a time where the tier has such vectors: for so many tokens that arithmetic decides.
+fn few_on_two_panels<'a, U: Unit, const T: usize>(tier: Tier, task: &Task<'a>) {
+    let few = |task: Task<'a>| Few::<U, 1, T> {
+        task,
+        unit: PhantomData,
+    };
+    let bytes = panel_bytes::<U>(task.input);
+    let (pairs, single) = task.split(task.panels.len() / bytes / 2 * 2, bytes);
+    if let Err(few) = tier.run_on_two_panels(bytes, few(pairs)) {
+        tier.run(few);
+    }
+    if !single.panels.is_empty() {
+        tier.run(few(single));
+    }
 }
 
 impl<U: Unit, const P: usize, const T: usize> Kernel for Few<'_, U, P, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let task = self.task;
+        VectorKernel::run(self, s);
+    }
+}
+
+impl<U: Unit, const P: usize, const T: usize> VectorKernel for Few<'_, U, P, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) {
+        let task = &self.task;
         let mut rows = [row(task.input, task.first, 0); T];
         for t in 1..T {
             rows[t] = row(task.input, task.first + t.min(task.count - 1), 0);
         }
         let panel_bytes = panel_bytes::<U>(task.input);
         let panels = task.panels.len() / panel_bytes;
-        let grouped = match S::BIASED {
+        let grouped = match V::BIASED {
             true => 0,
             false => panels / P * P,
         };
         for first in (0..grouped).step_by(P) {
             let group = &task.panels[first * panel_bytes..][..P * panel_bytes];
-            group_of::<S, U, P, T>(s, task, first, group, &rows);
+            group_of::<V, U, P, T>(v, task, first, group, &rows);
         }
-        for first in grouped..panels {
-            let group = &task.panels[first * panel_bytes..][..panel_bytes];
-            group_of::<S, U, 1, T>(s, task, first, group, &rows);
+        for first in (grouped..panels).step_by(V::PANELS) {
+            let group = &task.panels[first * panel_bytes..][..V::PANELS * panel_bytes];
+            group_of::<V, U, 1, T>(v, task, first, group, &rows);
         }
     }
 }
 
-/// `P` panels from number `first` on.
+/// `P` panels from number `first` on, or as many as a vector holds.
 #[inline(always)]
-fn group_of<S: Simd, U: Unit, const P: usize, const T: usize>(
-    s: S,
+fn group_of<V: Vector, U: Unit, const P: usize, const T: usize>(
+    v: V,
     task: &Task<'_>,
     first: usize,
     group: &[u8],
     rows: &[*const CodedBlock; T],
 ) {
-    let panel_bytes = group.len() / P;
+    let panels = P * V::PANELS;
+    let panel_bytes = group.len() / panels;
     // What this thread reads next, a whole number of units ahead, is past the other panels of the group where the panel ends.
     let mut ahead = FAR.next_multiple_of(U::BYTES);
     let mut left = panel_bytes - ahead % panel_bytes;
-    ahead += ahead / panel_bytes * (P - 1) * panel_bytes;
-    let mut acc = [[s.splat(0.0); T]; P];
+    ahead += ahead / panel_bytes * (panels - 1) * panel_bytes;
+    let mut acc = [[v.splat(0.0); T]; P];
     let mut n = 0;
     for at in (0..panel_bytes).step_by(U::BYTES) {
         if left == 0 {
-            ahead += (P - 1) * panel_bytes;
+            ahead += (panels - 1) * panel_bytes;
             left = panel_bytes;
         }
         left -= U::BYTES;
@@ -162,13 +189,13 @@ fn group_of<S: Simd, U: Unit, const P: usize, const T: usize>(
                 let unit = group.as_ptr().wrapping_add(p * panel_bytes + at);
                 let from = b * U::BYTES / U::BLOCKS;
                 for line in (from..from + U::BYTES / U::BLOCKS).step_by(64) {
-                    s.prefetch_far(unit.wrapping_add(ahead + line));
-                    s.prefetch(unit.wrapping_add(NEAR + line));
+                    v.prefetch_far(unit.wrapping_add(ahead + line));
+                    v.prefetch(unit.wrapping_add(NEAR + line));
                 }
-                // SAFETY: the unit has `BYTES` bytes; the rows have as many blocks as the panel.
+                // SAFETY: the unit has `BYTES` bytes, in each panel of a vector; the rows have as many blocks as the panel.
                 unsafe {
-                    let block = U::block(s, unit, b);
-                    accumulate::<S, U::Shape, T>(s, &block, rows, n, &mut acc[p]);
+                    let block = U::block(v, unit, b);
+                    accumulate::<V, U::Shape, T>(v, &block, rows, n, &mut acc[p]);
                 }
             }
             n += 1;
@@ -176,7 +203,7 @@ fn group_of<S: Simd, U: Unit, const P: usize, const T: usize>(
     }
     for p in 0..P {
         for t in 0..T.min(task.count) {
-            task.out.write(s, t, first + p, acc[p][t]);
+            task.out.write(v, t, first + p, acc[p][t]);
         }
     }
 }
@@ -189,7 +216,7 @@ fn group_of<S: Simd, U: Unit, const P: usize, const T: usize>(
 /// The rows have more than `n` blocks.
 #[inline(always)]
 #[allow(unsafe_op_in_unsafe_fn)]
-unsafe fn accumulate<S: Simd, H: Shape, const T: usize>(
+unsafe fn accumulate<S: Vector, H: Shape, const T: usize>(
     s: S,
     block: &Block<S>,
     rows: &[*const CodedBlock; T],

@@ -1,6 +1,6 @@
 //! AVX2, FMA and F16C: 256-bit vectors, exact int8 products through `vpmaddubsw`.
 
-use super::{Kernel, Simd, Tile, TileKind, avx2_tile, avx2_wide, each};
+use super::{Kernel, Simd, Tile, TileKind, Vector, avx2_tile, avx2_wide, each};
 use std::arch::x86_64::*;
 
 /// Permission to use AVX2, FMA and F16C.
@@ -16,21 +16,16 @@ pub(crate) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Avx2(()))
 }
 
-/// The operations that AVX2 and every tier above it share, spelled once.
-macro_rules! avx2_operations {
+/// The vector operations that AVX2 and every tier above it share, spelled once.
+macro_rules! avx2_vectors {
     () => {
         type F = __m256;
         type B = __m256i;
-        type A = __m256i;
 
         #[inline(always)]
         fn splat(self, x: f32) -> __m256 {
             // SAFETY: `self` proves the features; so in every method below.
             unsafe { _mm256_set1_ps(x) }
-        }
-        #[inline(always)]
-        unsafe fn load(self, p: *const f32) -> __m256 {
-            _mm256_loadu_ps(p)
         }
         #[inline(always)]
         unsafe fn store(self, p: *mut f32, x: __m256) {
@@ -39,6 +34,96 @@ macro_rules! avx2_operations {
         #[inline(always)]
         unsafe fn load_f16(self, p: *const u16) -> __m256 {
             _mm256_cvtph_ps(_mm_loadu_si128(p.cast()))
+        }
+        #[inline(always)]
+        unsafe fn load_u8(self, p: *const u8) -> __m256 {
+            _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast())))
+        }
+        #[inline(always)]
+        unsafe fn load_i8(self, p: *const u8) -> __m256 {
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast())))
+        }
+        #[inline(always)]
+        fn sub(self, a: __m256, b: __m256) -> __m256 {
+            // SAFETY: see `splat`.
+            unsafe { _mm256_sub_ps(a, b) }
+        }
+        #[inline(always)]
+        fn mul(self, a: __m256, b: __m256) -> __m256 {
+            // SAFETY: see `splat`.
+            unsafe { _mm256_mul_ps(a, b) }
+        }
+        #[inline(always)]
+        fn fma(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+            // SAFETY: see `splat`.
+            unsafe { _mm256_fmadd_ps(a, b, c) }
+        }
+
+        #[inline(always)]
+        fn prefetch(self, p: *const u8) {
+            // SAFETY: a prefetch reads nothing that the program sees, from whatever address.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+        }
+        #[inline(always)]
+        fn prefetch_far(self, p: *const u8) {
+            // SAFETY: as above.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn load_b(self, p: *const u8) -> __m256i {
+            _mm256_loadu_si256(p.cast())
+        }
+        #[inline(always)]
+        fn and_b(self, a: __m256i, mask: u8) -> __m256i {
+            // SAFETY: see `splat`.
+            unsafe { _mm256_and_si256(a, _mm256_set1_epi8(mask as i8)) }
+        }
+        #[inline(always)]
+        fn or_b(self, a: __m256i, b: __m256i) -> __m256i {
+            // SAFETY: see `splat`.
+            unsafe { _mm256_or_si256(a, b) }
+        }
+        #[inline(always)]
+        fn xor_b(self, a: __m256i, mask: u8) -> __m256i {
+            // SAFETY: see `splat`.
+            unsafe { _mm256_xor_si256(a, _mm256_set1_epi8(mask as i8)) }
+        }
+        #[inline(always)]
+        fn add_b(self, a: __m256i, x: u8) -> __m256i {
+            // SAFETY: see `splat`.
+            unsafe { _mm256_add_epi8(a, _mm256_set1_epi8(x as i8)) }
+        }
+        #[inline(always)]
+        fn shl<const N: i32>(self, a: __m256i) -> __m256i {
+            // SAFETY: see `splat`.
+            unsafe { _mm256_slli_epi16::<N>(a) }
+        }
+        #[inline(always)]
+        fn shr<const N: i32>(self, a: __m256i) -> __m256i {
+            // SAFETY: see `splat`.
+            unsafe { _mm256_srli_epi16::<N>(a) }
+        }
+        #[inline(always)]
+        fn lookup(self, table: &[i8; 16], a: __m256i) -> __m256i {
+            // SAFETY: see `splat`; the table has the 16 bytes that are read.
+            unsafe {
+                _mm256_shuffle_epi8(
+                    _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast())),
+                    a,
+                )
+            }
+        }
+    };
+}
+pub(super) use avx2_vectors;
+
+/// The other operations that they share.
+macro_rules! avx2_operations {
+    () => {
+        type A = __m256i;
+        #[inline(always)]
+        unsafe fn load(self, p: *const f32) -> __m256 {
+            _mm256_loadu_ps(p)
         }
         #[inline(always)]
         unsafe fn store_f16(self, p: *mut u16, x: __m256) {
@@ -50,27 +135,9 @@ macro_rules! avx2_operations {
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
         }
         #[inline(always)]
-        unsafe fn load_u8(self, p: *const u8) -> __m256 {
-            _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast())))
-        }
-        #[inline(always)]
-        unsafe fn load_i8(self, p: *const u8) -> __m256 {
-            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast())))
-        }
-        #[inline(always)]
         fn add(self, a: __m256, b: __m256) -> __m256 {
             // SAFETY: see `splat`.
             unsafe { _mm256_add_ps(a, b) }
-        }
-        #[inline(always)]
-        fn sub(self, a: __m256, b: __m256) -> __m256 {
-            // SAFETY: see `splat`.
-            unsafe { _mm256_sub_ps(a, b) }
-        }
-        #[inline(always)]
-        fn mul(self, a: __m256, b: __m256) -> __m256 {
-            // SAFETY: see `splat`.
-            unsafe { _mm256_mul_ps(a, b) }
         }
         #[inline(always)]
         fn div(self, a: __m256, b: __m256) -> __m256 {
@@ -91,11 +158,6 @@ macro_rules! avx2_operations {
         fn abs(self, a: __m256) -> __m256 {
             // SAFETY: see `splat`.
             unsafe { _mm256_andnot_ps(_mm256_set1_ps(-0.0), a) }
-        }
-        #[inline(always)]
-        fn fma(self, a: __m256, b: __m256, c: __m256) -> __m256 {
-            // SAFETY: see `splat`.
-            unsafe { _mm256_fmadd_ps(a, b, c) }
         }
         #[inline(always)]
         fn round(self, a: __m256) -> __m256 {
@@ -157,64 +219,9 @@ macro_rules! avx2_operations {
                 _mm256_cvtepi32_ps(_mm256_add_epi32(wide[2], wide[3])),
             ]
         }
-
-        #[inline(always)]
-        fn prefetch(self, p: *const u8) {
-            // SAFETY: a prefetch reads nothing that the program sees, from whatever address.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
-        }
-        #[inline(always)]
-        fn prefetch_far(self, p: *const u8) {
-            // SAFETY: as above.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
-        }
-        #[inline(always)]
-        unsafe fn load_b(self, p: *const u8) -> __m256i {
-            _mm256_loadu_si256(p.cast())
-        }
         #[inline(always)]
         unsafe fn store_b(self, p: *mut u8, x: __m256i) {
             _mm256_storeu_si256(p.cast(), x);
-        }
-        #[inline(always)]
-        fn and_b(self, a: __m256i, mask: u8) -> __m256i {
-            // SAFETY: see `splat`.
-            unsafe { _mm256_and_si256(a, _mm256_set1_epi8(mask as i8)) }
-        }
-        #[inline(always)]
-        fn or_b(self, a: __m256i, b: __m256i) -> __m256i {
-            // SAFETY: see `splat`.
-            unsafe { _mm256_or_si256(a, b) }
-        }
-        #[inline(always)]
-        fn xor_b(self, a: __m256i, mask: u8) -> __m256i {
-            // SAFETY: see `splat`.
-            unsafe { _mm256_xor_si256(a, _mm256_set1_epi8(mask as i8)) }
-        }
-        #[inline(always)]
-        fn add_b(self, a: __m256i, x: u8) -> __m256i {
-            // SAFETY: see `splat`.
-            unsafe { _mm256_add_epi8(a, _mm256_set1_epi8(x as i8)) }
-        }
-        #[inline(always)]
-        fn shl<const N: i32>(self, a: __m256i) -> __m256i {
-            // SAFETY: see `splat`.
-            unsafe { _mm256_slli_epi16::<N>(a) }
-        }
-        #[inline(always)]
-        fn shr<const N: i32>(self, a: __m256i) -> __m256i {
-            // SAFETY: see `splat`.
-            unsafe { _mm256_srli_epi16::<N>(a) }
-        }
-        #[inline(always)]
-        fn lookup(self, table: &[i8; 16], a: __m256i) -> __m256i {
-            // SAFETY: see `splat`; the table has the 16 bytes that are read.
-            unsafe {
-                _mm256_shuffle_epi8(
-                    _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast())),
-                    a,
-                )
-            }
         }
 
         #[inline(always)]
@@ -321,15 +328,16 @@ macro_rules! avx2_pairs {
 }
 pub(super) use avx2_pairs;
 
-/// The products of tiers with dot product instructions: `$bytes` multiplies unsigned by signed bytes, `$words` 16-bit numbers.
+/// The products of tiers with dot product instructions: `$words` multiplies 16-bit numbers, `$bytes` unsigned by signed bytes.
 macro_rules! vnni_products {
-    ($bytes:ident, $words:ident) => {
+    (words: $words:ident) => {
         #[inline(always)]
         fn add_pair(self, acc: __m256i, w: __m256i, a: __m256i) -> __m256i {
             // SAFETY: `self` proves the features.
             unsafe { $words(acc, w, a) }
         }
-
+    };
+    (bytes: $bytes:ident) => {
         #[inline(always)]
         unsafe fn dot<const SIGNED: bool, const DEPTH: usize>(
             self,
@@ -383,8 +391,25 @@ pub(super) unsafe fn broadcast4(a: *const i8, step: usize) -> __m256i {
 }
 
 #[allow(unsafe_op_in_unsafe_fn)]
-impl Simd for Avx2 {
+impl Vector for Avx2 {
     const BIASED: bool = false;
+    avx2_vectors!();
+
+    #[inline(always)]
+    unsafe fn dot<const SIGNED: bool, const DEPTH: usize>(
+        self,
+        w: &[__m256i; 4],
+        a: *const i8,
+    ) -> __m256 {
+        self.to_f32(match SIGNED {
+            true => dot_signed(w, a),
+            false => dot_unsigned::<DEPTH>(w, a),
+        })
+    }
+}
+
+#[allow(unsafe_op_in_unsafe_fn)]
+impl Simd for Avx2 {
     const TILES: bool = true;
     avx2_operations!();
     avx2_pairs!();
@@ -408,21 +433,9 @@ impl Simd for Avx2 {
         // SAFETY: see `splat`.
         unsafe { _mm256_add_epi32(acc, _mm256_madd_epi16(w, a)) }
     }
-
-    #[inline(always)]
-    unsafe fn dot<const SIGNED: bool, const DEPTH: usize>(
-        self,
-        w: &[__m256i; 4],
-        a: *const i8,
-    ) -> __m256 {
-        self.to_f32(match SIGNED {
-            true => dot_signed(w, a),
-            false => dot_unsigned::<DEPTH>(w, a),
-        })
-    }
 }
 
-/// See [`Simd::dot`].
+/// See [`Vector::dot`].
 #[inline(always)]
 #[allow(unsafe_op_in_unsafe_fn)]
 unsafe fn dot_unsigned<const DEPTH: usize>(w: &[__m256i; 4], a: *const i8) -> __m256i {
@@ -448,7 +461,7 @@ unsafe fn dot_unsigned<const DEPTH: usize>(w: &[__m256i; 4], a: *const i8) -> __
     sum
 }
 
-/// See [`Simd::dot`].
+/// See [`Vector::dot`].
 #[inline(always)]
 #[allow(unsafe_op_in_unsafe_fn)]
 unsafe fn dot_signed(w: &[__m256i; 4], a: *const i8) -> __m256i {

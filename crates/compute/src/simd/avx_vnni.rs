@@ -2,9 +2,9 @@
 //! without AVX-512 (Alder Lake and later).
 
 use super::avx2::{
-    avx2_fold_each, avx2_operations, avx2_pairs, broadcast4, max_bits, vnni_products,
+    avx2_fold_each, avx2_operations, avx2_pairs, avx2_vectors, broadcast4, max_bits, vnni_products,
 };
-use super::{Kernel, SHIFT, Simd, each};
+use super::{Kernel, SHIFT, Simd, Vector, each};
 use std::arch::x86_64::*;
 
 /// Permission to use AVX2, FMA, F16C and AVX-VNNI.
@@ -21,9 +21,15 @@ pub(crate) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
 }
 
 #[allow(unsafe_op_in_unsafe_fn)]
-impl Simd for AvxVnni {
+impl Vector for AvxVnni {
     const BIASED: bool = true;
+    avx2_vectors!();
+    vnni_products!(bytes: _mm256_dpbusd_avx_epi32);
+}
+
+#[allow(unsafe_op_in_unsafe_fn)]
+impl Simd for AvxVnni {
     avx2_operations!();
     avx2_pairs!();
-    vnni_products!(_mm256_dpbusd_avx_epi32, _mm256_dpwssd_avx_epi32);
+    vnni_products!(words: _mm256_dpwssd_avx_epi32);
 }

@@ -19,6 +19,8 @@ mod avx512_wide;
 pub(crate) mod avx_vnni;
 mod portable;
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod two_panels;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod vnni;
 
 pub(crate) use portable::Portable;
@@ -99,6 +101,13 @@ macro_rules! each {
 }
 pub(crate) use each;
 
+/// A computation that is compiled once per tier and width of vectors.
+pub(crate) trait VectorKernel {
+    type Output;
+    /// The body, as [`Kernel::run`].
+    fn run<V: Vector>(self, vector: V) -> Self::Output;
+}
+
 /// A computation that is compiled once per tier.
 pub(crate) trait Kernel {
     type Output;
@@ -106,9 +115,9 @@ pub(crate) trait Kernel {
     fn run<S: Simd>(self, simd: S) -> Self::Output;
 }
 
-/// What weight code stands for zero where [`Simd::BIASED`].
+/// What weight code stands for zero where [`Vector::BIASED`].
 pub(crate) const ZERO: u8 = 128;
-/// Where sums of products of codes begin, where [`Simd::BIASED`]: `2^23 + 2^22`. There the bits of a float count in ones, so that
+/// Where sums of products of codes begin, where [`Vector::BIASED`]: `2^23 + 2^22`. There the bits of a float count in ones, so that
 /// products that are added to its bits as to a whole number need not be made a float. Half a block of products stays within 2^20.
 pub(crate) const SHIFT: f32 = 12_582_912.0;
 
@@ -151,23 +160,75 @@ pub(crate) const WIDE_PAIR: usize = 2 * (512 + 4 * 32);
 /// Blocks of a panel that are unpacked to 16 bits at a time.
 pub(crate) const WIDE_BLOCKS: usize = 16;
 
+/// Vector operations on the 8 rows of a panel, or on those of several panels at once: what products of a few tokens with packed
+/// panels are written over.
+///
+/// # Safety
+/// The methods take raw pointers: each reads or writes exactly the number of elements that its line says, unaligned, of each panel.
+pub(crate) trait Vector: Copy + Send + Sync + 'static {
+    /// 8 `f32` a panel.
+    type F: Copy;
+    /// 32 bytes a panel: 4 consecutive columns of each of 8 rows.
+    type B: Copy;
+
+    /// Panels at once. Of what is read from a panel, the others' follows in the distance that the value knows.
+    const PANELS: usize = 1;
+    /// Whether weight codes are unsigned with [`ZERO`] for zero, and their products begin at [`SHIFT`]: where the dot product
+    /// instruction wants unsigned times signed, does not saturate and adds to what is there.
+    const BIASED: bool;
+
+    fn splat(self, x: f32) -> Self::F;
+    /// Writes 8 `f32` a panel, side by side.
+    unsafe fn store(self, p: *mut f32, x: Self::F);
+    /// Reads 8 IEEE halves.
+    unsafe fn load_f16(self, p: *const u16) -> Self::F;
+    /// Reads 8 unsigned bytes as `f32`.
+    unsafe fn load_u8(self, p: *const u8) -> Self::F;
+    /// Reads 8 signed bytes as `f32`.
+    unsafe fn load_i8(self, p: *const u8) -> Self::F;
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b + c`, rounded once where the tier has it.
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+
+    /// Asks for the cache line at `p`, which may be any address.
+    fn prefetch(self, _p: *const u8) {}
+    /// Asks for the cache line at `p`, which may be any address, to be put into the second-level cache.
+    fn prefetch_far(self, _p: *const u8) {}
+    /// Reads 32 bytes.
+    unsafe fn load_b(self, p: *const u8) -> Self::B;
+    fn and_b(self, a: Self::B, mask: u8) -> Self::B;
+    fn or_b(self, a: Self::B, b: Self::B) -> Self::B;
+    fn xor_b(self, a: Self::B, mask: u8) -> Self::B;
+    /// Adds `x` to each byte, modulo 256.
+    fn add_b(self, a: Self::B, x: u8) -> Self::B;
+    /// Shifts the 16-bit lanes left: bits cross from a byte to its neighbour, so mask before or after.
+    fn shl<const N: i32>(self, a: Self::B) -> Self::B;
+    /// Shifts the 16-bit lanes right, as [`Vector::shl`].
+    fn shr<const N: i32>(self, a: Self::B) -> Self::B;
+    /// `table[a]` for each byte in 0..16.
+    fn lookup(self, table: &[i8; 16], a: Self::B) -> Self::B;
+
+    /// For each row the sum over 4 steps of codes times the 16 signed activations at `a`; [`SHIFT`] more where [`Vector::BIASED`],
+    /// whose codes are unsigned whatever `SIGNED` says. Of unsigned codes `DEPTH` steps may be summed in 16 bits:
+    /// `DEPTH * 2 * largest code * 127 < 32768`.
+    unsafe fn dot<const SIGNED: bool, const DEPTH: usize>(
+        self,
+        w: &[Self::B; 4],
+        a: *const i8,
+    ) -> Self::F;
+}
+
 /// Vector operations of one tier.
 ///
 /// # Safety
 /// The methods take raw pointers: each reads or writes exactly the number of elements that its line says, unaligned.
-pub(crate) trait Simd: Copy + Send + Sync + 'static {
-    /// 8 `f32`.
-    type F: Copy;
-    /// 32 bytes: 4 consecutive columns of each of 8 rows.
-    type B: Copy;
+pub(crate) trait Simd: Vector {
     /// 8 `i32`.
     type A: Copy;
     /// 16 `f32`: two vectors, or one where the tier has such.
     type W: Copy;
 
-    /// Whether weight codes are unsigned with [`ZERO`] for zero, and their products begin at [`SHIFT`]: where the dot product
-    /// instruction wants unsigned times signed, does not saturate and adds to what is there.
-    const BIASED: bool;
     /// Whether this tier has register tiles of its own.
     const TILES: bool = false;
     /// Tokens in a register tile of the prefill kernel, by the number of registers.
@@ -179,30 +240,17 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Rows in a register tile of 16 `f32` each: with 16 more and a factor they fit the registers.
     const ROWS: usize;
 
-    fn splat(self, x: f32) -> Self::F;
     /// Reads 8 `f32`.
     unsafe fn load(self, p: *const f32) -> Self::F;
-    /// Writes 8 `f32`.
-    unsafe fn store(self, p: *mut f32, x: Self::F);
-    /// Reads 8 IEEE halves.
-    unsafe fn load_f16(self, p: *const u16) -> Self::F;
     /// Writes 8 IEEE halves, rounded to nearest even.
     unsafe fn store_f16(self, p: *mut u16, x: Self::F);
     /// Reads 8 bfloat16.
     unsafe fn load_bf16(self, p: *const u16) -> Self::F;
-    /// Reads 8 unsigned bytes as `f32`.
-    unsafe fn load_u8(self, p: *const u8) -> Self::F;
-    /// Reads 8 signed bytes as `f32`.
-    unsafe fn load_i8(self, p: *const u8) -> Self::F;
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
-    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
-    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
     fn div(self, a: Self::F, b: Self::F) -> Self::F;
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
     fn abs(self, a: Self::F) -> Self::F;
-    /// `a * b + c`, rounded once where the tier has it.
-    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// Rounded to the nearest integer, ties to even.
     fn round(self, a: Self::F) -> Self::F;
     /// `2^n` for whole `n` in -126..=127.
@@ -242,36 +290,9 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Writes 32 values as rounded signed bytes (they lie in -127..=127). Returns 8 sums of codes for each half.
     unsafe fn store_i8(self, p: *mut i8, v: &[Self::F; 4]) -> [Self::F; 2];
 
-    /// Asks for the cache line at `p`, which may be any address.
-    fn prefetch(self, _p: *const u8) {}
-    /// Asks for the cache line at `p`, which may be any address, to be put into the second-level cache.
-    fn prefetch_far(self, _p: *const u8) {}
-    /// Reads 32 bytes.
-    unsafe fn load_b(self, p: *const u8) -> Self::B;
     /// Writes 32 bytes.
     unsafe fn store_b(self, p: *mut u8, x: Self::B);
-    fn and_b(self, a: Self::B, mask: u8) -> Self::B;
-    fn or_b(self, a: Self::B, b: Self::B) -> Self::B;
-    fn xor_b(self, a: Self::B, mask: u8) -> Self::B;
-    /// Adds `x` to each byte, modulo 256.
-    fn add_b(self, a: Self::B, x: u8) -> Self::B;
-    /// Shifts the 16-bit lanes left: bits cross from a byte to its neighbour, so mask before or after.
-    fn shl<const N: i32>(self, a: Self::B) -> Self::B;
-    /// Shifts the 16-bit lanes right, as [`Simd::shl`].
-    fn shr<const N: i32>(self, a: Self::B) -> Self::B;
-    /// `table[a]` for each byte in 0..16.
-    fn lookup(self, table: &[i8; 16], a: Self::B) -> Self::B;
-
     fn to_f32(self, a: Self::A) -> Self::F;
-    /// For each row the sum over 4 steps of codes times the 16 signed activations at `a`; [`SHIFT`] more where [`Simd::BIASED`],
-    /// whose codes are unsigned whatever `SIGNED` says. Of unsigned codes `DEPTH` steps may be summed in 16 bits:
-    /// `DEPTH * 2 * largest code * 127 < 32768`.
-    unsafe fn dot<const SIGNED: bool, const DEPTH: usize>(
-        self,
-        w: &[Self::B; 4],
-        a: *const i8,
-    ) -> Self::F;
-
     /// Adds the products of a tile of [`Simd::TILE_PANELS`] panels and [`Simd::TILE`] tokens to its sums, with the operations of a
     /// single product in their order. Not called where [`Simd::TILES`] is false.
     ///

@@ -1,6 +1,6 @@
 //! Plain Rust: every operation spelled out on arrays.
 
-use super::Simd;
+use super::{Simd, Vector};
 use half::{bf16, f16};
 
 /// The tier that every processor has.
@@ -43,21 +43,14 @@ fn on_u16(a: [u8; 32], f: impl Fn(u16) -> u16) -> [u8; 32] {
 }
 
 #[allow(unsafe_op_in_unsafe_fn)]
-impl Simd for Portable {
+impl Vector for Portable {
     type F = [f32; 8];
     type B = [u8; 32];
-    type A = [i32; 8];
     const BIASED: bool = false;
-    const ROWS: usize = 6;
-    type W = [f32; 16];
 
     #[inline]
     fn splat(self, x: f32) -> [f32; 8] {
         [x; 8]
-    }
-    #[inline]
-    unsafe fn load(self, p: *const f32) -> [f32; 8] {
-        p.cast::<[f32; 8]>().read_unaligned()
     }
     #[inline]
     unsafe fn store(self, p: *mut f32, x: [f32; 8]) {
@@ -68,6 +61,92 @@ impl Simd for Portable {
         p.cast::<[u16; 8]>()
             .read_unaligned()
             .map(|b| f16::from_bits(b).to_f32())
+    }
+    #[inline]
+    unsafe fn load_u8(self, p: *const u8) -> [f32; 8] {
+        p.cast::<[u8; 8]>().read_unaligned().map(f32::from)
+    }
+    #[inline]
+    unsafe fn load_i8(self, p: *const u8) -> [f32; 8] {
+        p.cast::<[i8; 8]>().read_unaligned().map(f32::from)
+    }
+    #[inline]
+    fn sub(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        zip(a, b, |a, b| a - b)
+    }
+    #[inline]
+    fn mul(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        zip(a, b, |a, b| a * b)
+    }
+    #[inline]
+    fn fma(self, a: [f32; 8], b: [f32; 8], c: [f32; 8]) -> [f32; 8] {
+        std::array::from_fn(|i| a[i] * b[i] + c[i])
+    }
+
+    #[inline]
+    unsafe fn load_b(self, p: *const u8) -> [u8; 32] {
+        p.cast::<[u8; 32]>().read_unaligned()
+    }
+    #[inline]
+    fn and_b(self, a: [u8; 32], mask: u8) -> [u8; 32] {
+        a.map(|x| x & mask)
+    }
+    #[inline]
+    fn or_b(self, a: [u8; 32], b: [u8; 32]) -> [u8; 32] {
+        std::array::from_fn(|i| a[i] | b[i])
+    }
+    #[inline]
+    fn xor_b(self, a: [u8; 32], mask: u8) -> [u8; 32] {
+        a.map(|x| x ^ mask)
+    }
+    #[inline]
+    fn add_b(self, a: [u8; 32], x: u8) -> [u8; 32] {
+        a.map(|byte| byte.wrapping_add(x))
+    }
+    #[inline]
+    fn shl<const N: i32>(self, a: [u8; 32]) -> [u8; 32] {
+        on_u16(a, |x| x << N)
+    }
+    #[inline]
+    fn shr<const N: i32>(self, a: [u8; 32]) -> [u8; 32] {
+        on_u16(a, |x| x >> N)
+    }
+    #[inline]
+    fn lookup(self, table: &[i8; 16], a: [u8; 32]) -> [u8; 32] {
+        a.map(|x| table[usize::from(x & 15)] as u8)
+    }
+    #[inline]
+    unsafe fn dot<const SIGNED: bool, const DEPTH: usize>(
+        self,
+        w: &[[u8; 32]; 4],
+        a: *const i8,
+    ) -> [f32; 8] {
+        let mut out = [0; 8];
+        for (step, w) in w.iter().enumerate() {
+            let a = a.add(4 * step).cast::<[i8; 4]>().read_unaligned();
+            for (row, out) in out.iter_mut().enumerate() {
+                for k in 0..4 {
+                    let w = w[4 * row + k];
+                    let w = match SIGNED {
+                        true => i32::from(w as i8),
+                        false => i32::from(w),
+                    };
+                    *out += w * i32::from(a[k]);
+                }
+            }
+        }
+        self.to_f32(out)
+    }
+}
+
+#[allow(unsafe_op_in_unsafe_fn)]
+impl Simd for Portable {
+    type A = [i32; 8];
+    const ROWS: usize = 6;
+    type W = [f32; 16];
+    #[inline]
+    unsafe fn load(self, p: *const f32) -> [f32; 8] {
+        p.cast::<[f32; 8]>().read_unaligned()
     }
     #[inline]
     unsafe fn store_f16(self, p: *mut u16, x: [f32; 8]) {
@@ -81,24 +160,8 @@ impl Simd for Portable {
             .map(|b| bf16::from_bits(b).to_f32())
     }
     #[inline]
-    unsafe fn load_u8(self, p: *const u8) -> [f32; 8] {
-        p.cast::<[u8; 8]>().read_unaligned().map(f32::from)
-    }
-    #[inline]
-    unsafe fn load_i8(self, p: *const u8) -> [f32; 8] {
-        p.cast::<[i8; 8]>().read_unaligned().map(f32::from)
-    }
-    #[inline]
     fn add(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
         zip(a, b, |a, b| a + b)
-    }
-    #[inline]
-    fn sub(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
-        zip(a, b, |a, b| a - b)
-    }
-    #[inline]
-    fn mul(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
-        zip(a, b, |a, b| a * b)
     }
     #[inline]
     fn div(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
@@ -115,10 +178,6 @@ impl Simd for Portable {
     #[inline]
     fn abs(self, a: [f32; 8]) -> [f32; 8] {
         map(a, f32::abs)
-    }
-    #[inline]
-    fn fma(self, a: [f32; 8], b: [f32; 8], c: [f32; 8]) -> [f32; 8] {
-        std::array::from_fn(|i| a[i] * b[i] + c[i])
     }
     #[inline]
     fn round(self, a: [f32; 8]) -> [f32; 8] {
@@ -217,69 +276,14 @@ impl Simd for Portable {
             |a: usize| std::array::from_fn(|i| f32::from(codes[a][i]) + f32::from(codes[a + 1][i]));
         [sum(0), sum(2)]
     }
-
-    #[inline]
-    unsafe fn load_b(self, p: *const u8) -> [u8; 32] {
-        p.cast::<[u8; 32]>().read_unaligned()
-    }
     #[inline]
     unsafe fn store_b(self, p: *mut u8, x: [u8; 32]) {
         p.cast::<[u8; 32]>().write_unaligned(x);
-    }
-    #[inline]
-    fn and_b(self, a: [u8; 32], mask: u8) -> [u8; 32] {
-        a.map(|x| x & mask)
-    }
-    #[inline]
-    fn or_b(self, a: [u8; 32], b: [u8; 32]) -> [u8; 32] {
-        std::array::from_fn(|i| a[i] | b[i])
-    }
-    #[inline]
-    fn xor_b(self, a: [u8; 32], mask: u8) -> [u8; 32] {
-        a.map(|x| x ^ mask)
-    }
-    #[inline]
-    fn add_b(self, a: [u8; 32], x: u8) -> [u8; 32] {
-        a.map(|byte| byte.wrapping_add(x))
-    }
-    #[inline]
-    fn shl<const N: i32>(self, a: [u8; 32]) -> [u8; 32] {
-        on_u16(a, |x| x << N)
-    }
-    #[inline]
-    fn shr<const N: i32>(self, a: [u8; 32]) -> [u8; 32] {
-        on_u16(a, |x| x >> N)
-    }
-    #[inline]
-    fn lookup(self, table: &[i8; 16], a: [u8; 32]) -> [u8; 32] {
-        a.map(|x| table[usize::from(x & 15)] as u8)
     }
 
     #[inline]
     fn to_f32(self, a: [i32; 8]) -> [f32; 8] {
         a.map(|x| x as f32)
-    }
-    #[inline]
-    unsafe fn dot<const SIGNED: bool, const DEPTH: usize>(
-        self,
-        w: &[[u8; 32]; 4],
-        a: *const i8,
-    ) -> [f32; 8] {
-        let mut out = [0; 8];
-        for (step, w) in w.iter().enumerate() {
-            let a = a.add(4 * step).cast::<[i8; 4]>().read_unaligned();
-            for (row, out) in out.iter_mut().enumerate() {
-                for k in 0..4 {
-                    let w = w[4 * row + k];
-                    let w = match SIGNED {
-                        true => i32::from(w as i8),
-                        false => i32::from(w),
-                    };
-                    *out += w * i32::from(a[k]);
-                }
-            }
-        }
-        self.to_f32(out)
     }
 
     #[inline]

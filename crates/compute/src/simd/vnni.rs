@@ -1,8 +1,10 @@
 //! AVX-512 VNNI: one instruction multiplies 8 rows by 4 columns and adds in 32 bits. Kernels are written over 256-bit vectors; the
 //! register tiles of products (`avx512_tile.rs`) and of attention ([`Simd::W`]) take 512.
 
-use super::avx2::{avx2_fold_each, avx2_operations, broadcast4, max_bits, vnni_products};
-use super::{Kernel, SHIFT, Simd, Tile, TileKind, avx512_tile, avx512_wide, each};
+use super::avx2::{
+    avx2_fold_each, avx2_operations, avx2_vectors, broadcast4, max_bits, vnni_products,
+};
+use super::{Kernel, SHIFT, Simd, Tile, TileKind, Vector, avx512_tile, avx512_wide, each};
 use std::arch::x86_64::*;
 
 /// Permission to use AVX2, FMA, F16C and AVX-512 F, BW, VL and VNNI.
@@ -30,8 +32,14 @@ macro_rules! avx512_operations {
 }
 
 #[allow(unsafe_op_in_unsafe_fn)]
-impl Simd for Avx512Vnni {
+impl Vector for Avx512Vnni {
     const BIASED: bool = true;
+    avx2_vectors!();
+    vnni_products!(bytes: _mm256_dpbusd_epi32);
+}
+
+#[allow(unsafe_op_in_unsafe_fn)]
+impl Simd for Avx512Vnni {
     const TILES: bool = true;
     const TILE_PANELS: usize = 4;
     const WIDE_TILE: usize = 8;
@@ -124,5 +132,5 @@ impl Simd for Avx512Vnni {
         avx512_wide::signed(tile)
     }
 
-    vnni_products!(_mm256_dpbusd_epi32, _mm256_dpwssd_epi32);
+    vnni_products!(words: _mm256_dpwssd_epi32);
 }
