@@ -78,8 +78,9 @@ class LlamaCpp:
     name = "llama.cpp"
     start_flags = "llama-completion -n 1 -no-cnv --no-warmup -fit off -c 4096"
 
-    def __init__(self, build=None):
+    def __init__(self, build=None, flags=None):
         self.build = build
+        self.given = flags  # for every model, without a pilot
         self.flags = {}
 
     def setup(self):
@@ -95,7 +96,7 @@ class LlamaCpp:
     def choose(self, model, threads):
         choices = [["-fa", fa, "-lm", mode] for fa, mode in product(["off", "on"], ["none", "mmap"])]
         best = lambda flags: mean(self.bench(model, threads, PILOT_PROMPT, PILOT_GENERATE, 0, flags, 2))  # noqa: E731
-        self.flags[model] = max(choices, key=best)
+        self.flags[model] = self.given or max(choices, key=best)
         return " ".join(self.flags[model])
 
     def speeds(self, model, threads, prompt, generate, depth):
