@@ -75,7 +75,7 @@ pub(crate) struct Global {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Ask a model, or chat with it
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
     /// Turn texts into vectors
     Embed(embed::EmbedArgs),
     /// Score how well texts answer a query

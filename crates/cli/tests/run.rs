@@ -274,3 +274,117 @@ fn a_draft_model_excludes_other_ways_to_guess() {
     );
     assert!(refused.code(2).stderr.contains("--draft"));
 }
+
+#[test]
+fn logprobs_stand_in_the_json_where_they_are_asked_for() {
+    let dunlin = Dunlin::new();
+    let answer = answer(&dunlin, &["--json", "--logprobs", "2", "Hello"])
+        .ok()
+        .json();
+    let logprobs = answer["logprobs"].as_array().unwrap();
+    assert_eq!(logprobs.len(), 8);
+    for entry in logprobs {
+        assert_eq!(keys(entry), ["token", "text", "bytes", "logprob", "top"]);
+        assert!(entry["logprob"].as_f64().unwrap() <= 0.0);
+        assert_eq!(entry["top"].as_array().unwrap().len(), 2);
+        // The likeliest token was taken.
+        assert_eq!(entry["top"][0]["token"], entry["token"]);
+    }
+    let model = fixture("tiny.gguf");
+    dunlin
+        .run(&["run", &model, "--logprobs", "2", "Hi"])
+        .code(2);
+}
+
+#[test]
+fn the_best_of_several_answers_and_of_beams_is_shown() {
+    let dunlin = Dunlin::new();
+    let model = fixture("tiny.gguf");
+    for search in ["--beams", "--best-of"] {
+        let args = ["run", &model, "--max-tokens", "6", search, "3", "Hello"];
+        let json = dunlin.run(&[&args[..], &["--json"]].concat()).ok().json();
+        assert_eq!(keys(&json), ["text", "finish_reason", "usage", "answers"]);
+        let answers = json["answers"].as_array().unwrap();
+        assert_eq!(answers.len(), 3);
+        assert_eq!(answers[0]["text"], json["text"]);
+        let score = |index: usize| answers[index]["score"].as_f64().unwrap();
+        assert!(score(0) >= score(1) && score(1) >= score(2), "{json}");
+        if search == "--beams" {
+            let plain = dunlin.run(&args).ok();
+            assert_eq!(
+                plain.stdout,
+                format!("{}\n", json["text"].as_str().unwrap())
+            );
+        }
+    }
+    let args = ["run", &model, "--beams", "2", "--temperature", "1", "Hello"];
+    dunlin.run(&args).code(2);
+}
+
+#[test]
+fn further_sampling_settings_are_checked_before_a_model_is_loaded() {
+    let dunlin = Dunlin::new();
+    for (option, value) in [
+        ("--typical-p", "1.5"),
+        ("--xtc-probability", "-0.5"),
+        ("--dry-base", "0.5"),
+        ("--samplers", "top_q"),
+        ("--samplers", "top_k;top_k"),
+    ] {
+        let args = ["run", "./no/such.gguf", option, value, "Hello"];
+        let ran = dunlin.run(&args).code(2);
+        let wanted = format!("error: {option} is ");
+        assert!(ran.stderr.contains(&wanted), "{}", ran.stderr);
+    }
+    let args = ["run", "./no/such.gguf", "--mirostat-tau", "3", "Hello"];
+    let ran = dunlin.run(&args).code(2);
+    assert!(ran.stderr.contains("--mirostat"), "{}", ran.stderr);
+}
+
+#[test]
+fn what_the_model_recommends_is_shown_and_used_unless_a_flag_says_otherwise() {
+    let dunlin = Dunlin::new();
+    let folder = fixture("../../../convert/tests/fixtures/tiny-llama");
+    let out = dunlin.folder.path().join("recommends.gguf");
+    let model = out.to_str().unwrap();
+    dunlin.run(&["convert", &folder, "--out", model]).ok();
+    // As its generation_config.json says.
+    let shown = dunlin.run(&["show", model]).ok().stdout;
+    let wanted = "temperature 0.25, top-k 20, top-p 0.5";
+    assert!(shown.contains(wanted), "{shown}");
+    let json = dunlin.json(&["show", model, "--json"]);
+    assert_eq!(json["file"]["sampling"]["temperature"], 0.25);
+
+    let run = |flags: &[&str]| {
+        let always = [
+            "run",
+            model,
+            "--raw",
+            "--seed",
+            "3",
+            "--max-tokens",
+            "24",
+            "Hello",
+        ];
+        dunlin.run(&[&always[..], flags].concat()).ok().stdout
+    };
+    let recommended = run(&[]);
+    let the_same = ["--temperature", "0.25", "--top-k", "20", "--top-p", "0.5"];
+    assert_eq!(run(&the_same), recommended);
+    assert_eq!(
+        run(&[&["--no-model-defaults"][..], &the_same].concat()),
+        recommended
+    );
+    // Drawn from all tokens with a high temperature, 24 tokens are others.
+    let other = run(&[
+        "--temperature",
+        "5",
+        "--top-k",
+        "0",
+        "--top-p",
+        "1",
+        "--min-p",
+        "0",
+    ]);
+    assert_ne!(other, recommended);
+}

@@ -169,6 +169,30 @@ pub enum Error {
         labels: usize,
     },
 
+    /// A setting of a search for answers is outside its range.
+    #[error("{setting} is {found}, allowed is {allowed}")]
+    SearchSetting {
+        /// The setting's name.
+        setting: &'static str,
+        /// The value given.
+        found: String,
+        /// The range allowed.
+        allowed: String,
+    },
+
+    /// The metadata of the model recommend a way to choose tokens that cannot be followed.
+    #[error(
+        "the model's file says {key} = {found}, and {allowed}: choose the settings yourself, without the model's defaults (on the command line `--no-model-defaults`)"
+    )]
+    SamplingMetadata {
+        /// The key of the metadata.
+        key: &'static str,
+        /// Its value.
+        found: String,
+        /// What would be understood.
+        allowed: String,
+    },
+
     /// Perplexity needs whole windows.
     #[error(
         "perplexity is measured on windows of {window} tokens: the text has {tokens} tokens and the context holds {context_length}. Give a longer text, or load the model with a longer context"

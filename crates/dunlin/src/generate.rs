@@ -1,5 +1,9 @@
 //! Generation: a blocking iterator of events.
 
+mod beam;
+mod best_of;
+mod breakers;
+mod logprobs;
 mod options;
 mod outcome;
 
@@ -8,15 +12,19 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
-use dunlin_engine::{EngineError, Logits, Sampler, SamplerConfig, StopMatcher};
+use dunlin_engine::{EngineError, Logits, Sampler, StopMatcher};
 use dunlin_text::{DecodeStream, TokenId, Tokenizer};
 
 use crate::speculate::{MOST_TOKENS, Speculator};
 use crate::state::State;
 use crate::{Error, Lm, Prompt};
 
+use logprobs::Recorder;
+
+pub use beam::BeamOptions;
+pub use logprobs::{TokenLogprob, TopLogprob};
 pub use options::{CancelToken, GenerateOptions};
-pub use outcome::{Completion, Event, FinishReason, Usage};
+pub use outcome::{Completion, Event, FinishReason, ScoredCompletion, Usage};
 
 impl Lm {
     /// Starts to continue a text or to answer a conversation. The returned iterator computes as it is asked for events.
@@ -46,10 +54,10 @@ impl Lm {
         }
         self.check_length(ids.len())?;
         let seed = options.seed.unwrap_or_else(random_seed);
-        let sampler = Sampler::new(SamplerConfig {
-            seed,
-            ..options.sampler.clone()
-        })?;
+        let mut config = options.sampler.clone();
+        config.seed = seed;
+        breakers::add(&mut config, &options.dry_breakers, self.tokenizer())?;
+        let sampler = Sampler::new(config)?;
         let stops = StopMatcher::new(&options.stop)?;
         let speculator = Speculator::new(&options.speculation, self)?;
         let tokenizer = self.tokenizer().clone();
@@ -70,6 +78,7 @@ impl Lm {
             stream: Some(stream),
             sampler,
             speculator,
+            logprobs: options.logprobs.map(Recorder::new),
             chosen: VecDeque::with_capacity(MOST_TOKENS),
             stops,
             options: options.clone(),
@@ -108,6 +117,8 @@ pub struct Generation<'lm> {
     stream: Option<DecodeStream>,
     sampler: Sampler,
     speculator: Speculator,
+    /// Where log-probabilities are wanted.
+    logprobs: Option<Recorder>,
     /// Tokens that the last step gave and that are not part of the answer yet.
     chosen: VecDeque<Result<TokenId, EngineError>>,
     stops: StopMatcher,
@@ -159,11 +170,23 @@ impl Generation<'_> {
         &self.history[self.usage.prompt_tokens..]
     }
 
+    /// The log-probabilities of the tokens of the answer so far; none where they were not asked for
+    /// ([`GenerateOptions::logprobs`]).
+    #[must_use]
+    pub fn logprobs(&self) -> &[TokenLogprob] {
+        self.logprobs.as_ref().map_or(&[], Recorder::answer)
+    }
+
     /// Runs to the end and returns the whole answer.
     ///
     /// # Errors
     /// What one of the events is.
-    pub fn complete(mut self) -> Result<Completion, Error> {
+    pub fn complete(self) -> Result<Completion, Error> {
+        Ok(self.complete_with_mean()?.0)
+    }
+
+    /// The whole answer, and the mean log-probability of its tokens where they were asked for.
+    fn complete_with_mean(mut self) -> Result<(Completion, Option<f64>), Error> {
         let mut text = String::new();
         let mut finish_reason = FinishReason::Cancelled;
         for event in self.by_ref() {
@@ -173,12 +196,15 @@ impl Generation<'_> {
             }
         }
         let (tokens, usage) = (self.tokens().to_vec(), self.usage);
-        Ok(Completion {
+        let mean = self.logprobs.as_ref().and_then(Recorder::mean);
+        let completion = Completion {
             text,
             tokens,
             finish_reason,
+            logprobs: self.logprobs.take().map(Recorder::into_answer),
             usage,
-        })
+        };
+        Ok((completion, mean))
     }
 
     /// One step: a batch of the prompt, or a token of the answer.
@@ -201,7 +227,12 @@ impl Generation<'_> {
         }
         match self.chosen.pop_front().transpose()? {
             None => Ok(()),
-            Some(token) if self.ends_text(token) => self.end(FinishReason::EndOfText),
+            Some(token) if self.ends_text(token) => {
+                if let Some(logprobs) = &mut self.logprobs {
+                    logprobs.end();
+                }
+                self.end(FinishReason::EndOfText)
+            }
             Some(token) => self.take(token),
         }
     }
@@ -266,7 +297,7 @@ impl Generation<'_> {
     /// was chosen. The text has the guesses at its end, so that each choice sees the history that it would have without.
     fn verify(&mut self, from: usize, known: usize) -> Result<(), Error> {
         let (sampler, history, chosen) = (&mut self.sampler, &self.history, &mut self.chosen);
-        let tokenizer = &self.tokenizer;
+        let (tokenizer, logprobs) = (&self.tokenizer, &mut self.logprobs);
         let ends_text =
             |token| !self.options.ignore_end_of_text && tokenizer.is_end_of_generation(token);
         // Rows of padding beyond the vocabulary stand for no text.
@@ -284,10 +315,16 @@ impl Generation<'_> {
                 }
                 let known = logits.len().min(vocab_size);
                 let next = position + 1;
+                if let Some(logprobs) = logprobs {
+                    logprobs.look(&logits[..known]);
+                }
                 let token = sampler.sample(&mut logits[..known], &history[..next]);
                 is_open = token
                     .as_ref()
                     .is_ok_and(|token| history.get(next) == Some(token) && !ends_text(*token));
+                if let (Some(logprobs), Ok(token)) = (logprobs.as_mut(), &token) {
+                    logprobs.note(*token, tokenizer);
+                }
                 chosen.push_back(token);
             })?;
         Ok(())
@@ -310,6 +347,9 @@ impl Generation<'_> {
     fn take(&mut self, token: TokenId) -> Result<(), Error> {
         self.history.push(token);
         self.usage.completion_tokens += 1;
+        if let Some(logprobs) = &mut self.logprobs {
+            logprobs.take();
+        }
         let text = match &mut self.stream {
             Some(stream) => stream.push(token)?,
             None => String::new(),

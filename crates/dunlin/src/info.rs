@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::Error;
 use crate::load::DEFAULT_CONTEXT_LENGTH;
+use crate::sampling::RecommendedSampling;
 
 pub use attention::{AttentionLayout, LayerKind, LayerRun};
 pub(crate) use memory::Header;
@@ -64,6 +65,8 @@ pub struct ModelInfo {
     pub has_chat_template: bool,
     /// Licence as the file says it.
     pub license: Option<String>,
+    /// The sampling settings that it recommends.
+    pub sampling: RecommendedSampling,
     /// What it can do, as far as the file shows: a chat template, tools or thinking in it, tokens for filling in code,
     /// pooling. A card of the catalog may know more.
     pub capabilities: Vec<Capability>,
@@ -148,6 +151,7 @@ impl ModelInfo {
             }),
             longest_text: spec.as_ref().ok().and_then(|spec| spec.longest_text),
             can_infill: abilities::can_infill(metadata)?,
+            sampling: RecommendedSampling::of(metadata),
             capabilities: abilities::capabilities(metadata, pooling)?,
             memory: None,
             unsupported: spec.as_ref().err().map(ToString::to_string),

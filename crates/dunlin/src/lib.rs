@@ -37,6 +37,7 @@ mod lm;
 mod load;
 mod prompt;
 mod rerank;
+mod sampling;
 mod speculate;
 mod state;
 mod tokenizer_file;
@@ -50,7 +51,8 @@ pub use embed::{EmbedOptions, Embedder};
 pub use error::Error;
 pub use evaluate::Perplexity;
 pub use generate::{
-    CancelToken, Completion, Event, FinishReason, GenerateOptions, Generation, Usage,
+    BeamOptions, CancelToken, Completion, Event, FinishReason, GenerateOptions, Generation,
+    ScoredCompletion, TokenLogprob, TopLogprob, Usage,
 };
 pub use import::{convert, imported_file};
 pub use info::{AttentionLayout, LayerKind, LayerRun, Memory, ModelInfo, TensorTypeUse};
@@ -58,6 +60,7 @@ pub use lm::Lm;
 pub use load::{DEFAULT_CONTEXT_LENGTH, LoadEvent, LoadOptions};
 pub use prompt::{Message, Prompt, TemplateOptions};
 pub use rerank::{RerankOptions, Reranker};
+pub use sampling::RecommendedSampling;
 pub use speculate::{DraftLength, DraftModel, Speculation};
 pub use tokenizer_file::TokenizerFile;
 
@@ -65,7 +68,7 @@ pub use dunlin_compute::{KvElement, Tier};
 pub use dunlin_convert::{
     ConvertError, ConvertOptions, Folder, OutputType, Report as ConvertReport, is_model_folder,
 };
-pub use dunlin_engine::{EngineError, ModelSpec, Pooling, SamplerConfig};
+pub use dunlin_engine::{EngineError, Mirostat, ModelSpec, Pooling, SamplerConfig, SamplerStep};
 pub use dunlin_format::{DType, DTypeUse, FormatError, Metadata, Report, Value};
 pub use dunlin_hub::{
     Cache, CachedModel, Capability, Hub, HubConfig, HubError, Layout, Licence, ModelCard,
@@ -79,3 +82,8 @@ pub use dunlin_text::{
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// The examples of the guide to sampling.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/sampling.md")]
+struct SamplingGuide;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dunlin_engine::{Chunk, Engine, EngineError, Input, Logits, Pooling, SequenceId};
+use dunlin_engine::{Chunk, Engine, EngineError, Input, Logits, Pooling, Scores, SequenceId};
 use dunlin_format::Gguf;
 use dunlin_text::TokenId;
 
@@ -133,6 +133,35 @@ impl State {
             Ok(()) => self.tokens.extend_from_slice(tokens),
             Err(_) => self.clear(),
         }
+        result
+    }
+
+    /// Hands the sequence over to a caller that forks it. What it holds is no prompt state any more.
+    pub(crate) fn hand_over(&mut self) -> SequenceId {
+        let sequence = self.sequence();
+        self.sequence = None;
+        self.tokens.clear();
+        sequence
+    }
+
+    /// A sequence with the tokens of one that was handed over.
+    pub(crate) fn fork(&mut self, sequence: SequenceId) -> Result<SequenceId, EngineError> {
+        self.engine.fork_sequence(sequence)
+    }
+
+    /// Ends a sequence that was handed over; the next prompts find its tokens.
+    pub(crate) fn end(&mut self, sequence: SequenceId) -> Result<(), EngineError> {
+        self.engine.remove_sequence(sequence)
+    }
+
+    /// Appends tokens to sequences that were handed over.
+    pub(crate) fn step(
+        &mut self,
+        batch: &[Chunk<'_>],
+        visit: impl FnMut(Scores<'_>),
+    ) -> Result<(), EngineError> {
+        let result = self.engine.step(batch, visit);
+        self.release_pages();
         result
     }
 

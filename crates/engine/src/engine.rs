@@ -190,6 +190,14 @@ impl Engine {
         self.cache.create_with_prefix(tokens, long)
     }
 
+    /// Starts a sequence with all tokens that another one has, without computing anything; the two go on by themselves.
+    ///
+    /// # Errors
+    /// [`EngineError::UnknownSequence`]; [`EngineError::CacheFull`] where there is no room for a copy of the last block.
+    pub fn fork_sequence(&mut self, id: SequenceId) -> Result<SequenceId, EngineError> {
+        self.cache.fork(id)
+    }
+
     /// Tokens in a sequence.
     ///
     /// # Errors

@@ -161,6 +161,42 @@ impl KvCache {
         (id, length)
     }
 
+    /// Starts a sequence with all that another one has, whose full blocks are shared and whose last one is copied.
+    pub(crate) fn fork(&mut self, id: SequenceId) -> Result<SequenceId, EngineError> {
+        self.get(id)?;
+        self.publish(id);
+        let source = self.get(id)?;
+        let (mut blocks, length) = (source.blocks.clone(), source.length);
+        let copied = source.blocks.get(source.shared).copied();
+        blocks.truncate(source.shared);
+        let fork = Sequence {
+            blocks: Vec::new(),
+            shared: source.shared,
+            length,
+            state: source.state.clone(),
+            checkpoints: source.checkpoints.clone(),
+            tokens: source.tokens.clone(),
+            expected: source.expected,
+            long: source.long,
+        };
+        // The one thing that can fail comes first.
+        let own = match copied {
+            Some(_) => Some(self.blocks.take().ok_or(EngineError::CacheFull {
+                needed: length,
+                available: blocks.len() * POSITIONS_PER_BLOCK,
+            })?),
+            None => None,
+        };
+        blocks.iter().for_each(|block| self.blocks.hold(*block));
+        if let (Some(from), Some(to)) = (copied, own) {
+            self.slabs.copy_block(from, to);
+            blocks.push(to);
+        }
+        let id = self.create();
+        *self.get_mut(id)? = Sequence { blocks, ..fork };
+        Ok(id)
+    }
+
     /// Blocks that can be had.
     pub(crate) fn free_blocks(&self) -> usize {
         self.blocks.available()

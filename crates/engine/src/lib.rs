@@ -20,7 +20,7 @@ pub use engine::{Chunk, Engine, EngineConfig, Logits, MAX_BATCH, Scores};
 pub use error::EngineError;
 pub use kv::SequenceId;
 pub use memory::{MemoryPlan, mapped_weight_bytes, weight_bytes, weight_bytes_beside_mapped};
-pub use sampler::{Sampler, SamplerConfig};
+pub use sampler::{Mirostat, Sampler, SamplerConfig, SamplerStep};
 pub use spec::{ModelSpec, Pooling};
 pub use stop::StopMatcher;
 pub use weights::LoadProgress;

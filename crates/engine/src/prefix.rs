@@ -96,7 +96,7 @@ impl Blocks {
     }
 
     /// Adds a holder to a block of the trie.
-    fn hold(&mut self, block: u32) {
+    pub(crate) fn hold(&mut self, block: u32) {
         let node = &mut self.nodes[block as usize];
         if node.holders == 0 {
             self.idle -= 1;

@@ -149,7 +149,7 @@ fn complete(
     options: &GenerateOptions,
     terminal: &Terminal,
 ) -> Result<Option<String>> {
-    let (text, reason, usage) = match answer(lm, prompt, options, true, terminal) {
+    let answer = match answer(lm, prompt, options, true, terminal) {
         Ok(answer) => answer,
         Err(error) => {
             let advice = match error.downcast_ref() {
@@ -161,11 +161,11 @@ fn complete(
             return Ok(None);
         }
     };
-    explain_end(&reason, lm, &usage, terminal);
+    explain_end(&answer.reason, lm, &answer.usage, terminal);
     if args.verbose {
-        say_usage(&usage, terminal);
+        say_usage(&answer.usage, terminal);
     }
-    Ok(Some(text))
+    Ok(Some(answer.text))
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ pub(crate) mod pull;
 pub(crate) mod rerank;
 pub(crate) mod rm;
 pub(crate) mod run;
+mod sampling;
+mod several;
 pub(crate) mod show;
 pub(crate) mod template;
 pub(crate) mod tokenize;

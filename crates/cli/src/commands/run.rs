@@ -5,12 +5,14 @@ use std::mem::ManuallyDrop;
 use anyhow::{Result, anyhow};
 use clap::{Args, ValueEnum};
 use dunlin::{
-    CancelToken, DraftLength, EngineError, Error, Event, FinishReason, GenerateOptions, Lm,
-    Message, Prompt, SamplerConfig, Speculation, Usage,
+    CancelToken, DraftLength, Error, Event, FinishReason, GenerateOptions, Lm, Message, Prompt,
+    Speculation, TokenLogprob, Usage,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::chat;
+use super::sampling::SamplingArgs;
+use super::several::SeveralArgs;
 use crate::args::{Global, Kv, LoadArgs, at_least_one};
 use crate::exit::{self, Finished};
 use crate::terminal::Terminal;
@@ -26,6 +28,9 @@ Examples:
   git diff | dunlin run qwen2.5-coder:0.5b --system \"Write a commit message for this diff.\"
   dunlin run gemma3:270m --raw --max-tokens 64 \"Once upon a time\"
   dunlin run smollm2:135m --json --seed 7 \"Say hello\"
+  dunlin run smollm2:135m --temperature 1 --top-k 0 --typical-p 0.9 --dry-multiplier 0.8 \"Tell a story\"
+  dunlin run smollm2:135m --json --logprobs 3 --max-tokens 8 \"Largest planet?\"
+  dunlin run smollm2:135m --beams 4 --max-tokens 32 \"Translate to French: good morning\"
   dunlin run qwen2.5-coder:0.5b --verbose --draft ./draft.gguf \"Write quicksort in Python\"
   dunlin run smollm2:135m                       chat; /help shows its commands
 
@@ -34,7 +39,8 @@ a chat the program goes on.
 
 With --json: {\"text\",\"finish_reason\",\"usage\":{\"prompt_tokens\",\"completion_tokens\",\"prompt_tokens_per_second\", \
 \"completion_tokens_per_second\",\"cached_prompt_tokens\",\"drafted_tokens\",\"accepted_tokens\"}}; finish_reason is \
-stop, length or cancelled. Without it the answer streams to stdout as it is made, and a line end follows where it has none.";
+stop, length or cancelled. With --logprobs there is \"logprobs\", one {\"token\",\"text\",\"bytes\",\"logprob\",\"top\"} a token, of the model's \
+probabilities before all steps of the sampler; with --beams or --best-of \"answers\", the best first, each {\"text\",\"finish_reason\",\"score\"}. Without --json the answer streams to stdout as it is made, and a line end follows where it has none.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -77,30 +83,6 @@ pub(super) struct GenerateArgs {
     /// Most tokens of the answer [default: the context; 256 with --raw or --ids]
     #[arg(long, short = 'n', value_name = "N", value_parser = at_least_one)]
     max_tokens: Option<usize>,
-    /// Below 1 the likely words become likelier; 0 always takes the likeliest [default: 0.8]
-    #[arg(long, value_name = "T", allow_negative_numbers = true)]
-    temperature: Option<f32>,
-    /// Choose among this many likeliest tokens; 0: all [default: 40]
-    #[arg(long, value_name = "K")]
-    top_k: Option<usize>,
-    /// Choose among the likeliest tokens that have this probability together [default: 0.95]
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
-    top_p: Option<f32>,
-    /// Leave out tokens below this part of the likeliest one's probability [default: 0.05]
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
-    min_p: Option<f32>,
-    /// Make recent tokens less likely; 1: off [default: 1]
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    repeat_penalty: Option<f32>,
-    /// Subtract this for each recent use of a token [default: 0]
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    frequency_penalty: Option<f32>,
-    /// Subtract this once from every recent token [default: 0]
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    presence_penalty: Option<f32>,
-    /// Same seed, prompt and threads: same answer [default: another one each time]
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
     /// End the answer before this text; may be given several times
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
@@ -110,6 +92,13 @@ pub(super) struct GenerateArgs {
     /// A small model with the same vocabulary that guesses tokens; the answer does not depend on it
     #[arg(long, value_name = "MODEL", conflicts_with = "speculate")]
     draft: Option<String>,
+    /// With --json: the log-probability of each token, and of this many of the likeliest at its place
+    #[arg(long, value_name = "N", requires = "json")]
+    logprobs: Option<usize>,
+    #[command(flatten)]
+    several: SeveralArgs,
+    #[command(flatten)]
+    sampling: SamplingArgs,
 }
 
 /// How tokens are guessed.
@@ -136,24 +125,20 @@ impl From<Speculate> for Speculation {
 }
 
 impl GenerateArgs {
-    pub(super) fn options(&self) -> GenerateOptions {
-        let default = SamplerConfig::default();
-        let sampler = SamplerConfig {
-            temperature: self.temperature.unwrap_or(default.temperature),
-            top_k: self.top_k.unwrap_or(default.top_k),
-            top_p: self.top_p.unwrap_or(default.top_p),
-            min_p: self.min_p.unwrap_or(default.min_p),
-            repetition_penalty: self.repeat_penalty.unwrap_or(default.repetition_penalty),
-            frequency_penalty: self.frequency_penalty.unwrap_or(default.frequency_penalty),
-            presence_penalty: self.presence_penalty.unwrap_or(default.presence_penalty),
-            ..default
-        };
-        let mut options = GenerateOptions::new().with_sampler(sampler);
+    /// # Errors
+    /// A setting is outside its range, or says nothing.
+    fn options(&self) -> Result<GenerateOptions, exit::Usage> {
+        if self.stop.iter().any(String::is_empty) {
+            let message = "--stop is empty, and every answer would end before its first letter";
+            return Err(exit::Usage(message.to_owned()));
+        }
+        let mut options = GenerateOptions::new();
+        self.sampling.apply(&mut options)?;
         options.max_tokens = self.max_tokens;
-        options.seed = self.seed;
         options.stop.clone_from(&self.stop);
         options.speculation = self.speculate.into();
-        options
+        options.logprobs = self.logprobs;
+        Ok(options)
     }
 }
 
@@ -172,9 +157,13 @@ pub(crate) fn execute(args: &RunArgs, global: Global, terminal: &Terminal) -> Re
         let message = "there is no prompt: give it as argument or on stdin (a chat needs a terminal, without --json)";
         return Err(exit::Usage(message.to_owned()).into());
     }
-    let mut options = args.generate.options();
-    // Said before a model is fetched and loaded.
-    require_in_range(&options)?;
+    // What is wrong with the settings is said before a model is fetched and loaded.
+    let mut options = args.generate.options()?;
+    if is_chat && args.generate.several.is_asked() {
+        let message =
+            "--beams and --best-of search for one answer: give a prompt as argument or on stdin";
+        return Err(exit::Usage(message.to_owned()).into());
+    }
     if is_raw {
         options.max_tokens.get_or_insert(RAW_MAX_TOKENS);
     }
@@ -188,6 +177,7 @@ pub(crate) fn execute(args: &RunArgs, global: Global, terminal: &Terminal) -> Re
         terminal,
     )?);
     lm.check_writes()?;
+    args.generate.sampling.apply_for(&lm, &mut options)?;
     if let Some(draft) = &args.generate.draft {
         let model = super::load_draft(draft, &args.load, lm.context_length(), global, terminal)?;
         model.check_vocabulary(lm.tokenizer())?;
@@ -208,22 +198,17 @@ pub(crate) fn execute(args: &RunArgs, global: Global, terminal: &Terminal) -> Re
         (Some(text), None) => Prompt::Chat(messages(args.system.as_deref(), text)),
         (None, None) => return chat::execute(&lm, args, &options, terminal),
     };
-    let (text, reason, usage) = answer(&lm, &prompt, &options, !args.json, terminal)?;
-    if args.json {
-        output::json(&json!({
-            "text": text,
-            "finish_reason": reason.as_str(),
-            "usage": {
-                "prompt_tokens": usage.prompt_tokens,
-                "completion_tokens": usage.completion_tokens,
-                "prompt_tokens_per_second": usage.prompt_tokens_per_second(),
-                "completion_tokens_per_second": usage.completion_tokens_per_second(),
-                "cached_prompt_tokens": usage.cached_prompt_tokens,
-                "drafted_tokens": usage.drafted_tokens,
-                "accepted_tokens": usage.accepted_tokens,
-            },
-        }))?;
+    let several = &args.generate.several;
+    let (reason, usage) = if several.is_asked() {
+        several.run(&lm, &prompt, &options, args.json, terminal)?
     } else {
+        let answer = answer(&lm, &prompt, &options, !args.json, terminal)?;
+        if args.json {
+            output::json(&answer_as_json(&answer))?;
+        }
+        (answer.reason, answer.usage)
+    };
+    if !args.json {
         explain_end(&reason, &lm, &usage, terminal);
     }
     if args.verbose {
@@ -233,28 +218,6 @@ pub(crate) fn execute(args: &RunArgs, global: Global, terminal: &Terminal) -> Re
         FinishReason::Cancelled => Err(Finished(interrupt::EXIT_CODE).into()),
         _ => Ok(()),
     }
-}
-
-/// # Errors
-/// A setting is outside its range; it is named as on the command line.
-fn require_in_range(options: &GenerateOptions) -> Result<(), exit::Usage> {
-    if options.stop.iter().any(String::is_empty) {
-        let message = "--stop is empty, and every answer would end before its first letter";
-        return Err(exit::Usage(message.to_owned()));
-    }
-    options.sampler.validate().map_err(|error| {
-        exit::Usage(match error {
-            EngineError::InvalidSampling {
-                field,
-                found,
-                allowed,
-            } => {
-                let name = field.replace("repetition", "repeat").replace('_', "-");
-                format!("--{name} is {found}, allowed is {allowed}")
-            }
-            error => error.to_string(),
-        })
-    })
 }
 
 /// # Errors
@@ -271,6 +234,51 @@ fn require_template(lm: &Lm, model: &str) -> Result<()> {
     }
 }
 
+/// An answer, as far as the command shows it.
+pub(super) struct Answer {
+    pub(super) text: String,
+    pub(super) reason: FinishReason,
+    pub(super) usage: Usage,
+    logprobs: Option<Vec<TokenLogprob>>,
+}
+
+fn answer_as_json(answer: &Answer) -> Value {
+    let mut json = json!({
+        "text": answer.text,
+        "finish_reason": answer.reason.as_str(),
+        "usage": usage_as_json(&answer.usage),
+    });
+    if let Some(logprobs) = &answer.logprobs {
+        json["logprobs"] = logprobs.iter().map(logprob_as_json).collect();
+    }
+    json
+}
+
+pub(super) fn usage_as_json(usage: &Usage) -> Value {
+    json!({
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "prompt_tokens_per_second": usage.prompt_tokens_per_second(),
+        "completion_tokens_per_second": usage.completion_tokens_per_second(),
+        "cached_prompt_tokens": usage.cached_prompt_tokens,
+        "drafted_tokens": usage.drafted_tokens,
+        "accepted_tokens": usage.accepted_tokens,
+    })
+}
+
+fn logprob_as_json(token: &TokenLogprob) -> Value {
+    let top = token.top.iter().map(|other| {
+        json!({"token": other.token, "text": other.text(), "bytes": other.bytes, "logprob": other.logprob})
+    });
+    json!({
+        "token": token.token,
+        "text": token.text(),
+        "bytes": token.bytes,
+        "logprob": token.logprob,
+        "top": top.collect::<Vec<_>>(),
+    })
+}
+
 /// Generates one answer, shown piece by piece where `show` says so, until its end or Ctrl-C.
 ///
 /// # Errors
@@ -281,13 +289,14 @@ pub(super) fn answer(
     options: &GenerateOptions,
     show: bool,
     terminal: &Terminal,
-) -> Result<(String, FinishReason, Usage)> {
+) -> Result<Answer> {
     let cancel = CancelToken::new();
     let switch = cancel.clone();
     let _work = interrupt::begin(move || switch.cancel());
     let options = options.clone().with_cancel(cancel);
     let mut text = String::new();
-    for event in lm.generate(prompt, &options)? {
+    let mut generation = lm.generate(prompt, &options)?;
+    while let Some(event) = generation.next() {
         match event? {
             Event::Text(piece) => {
                 if show {
@@ -299,7 +308,13 @@ pub(super) fn answer(
                 if show && !text.ends_with('\n') {
                     terminal.answer("\n")?;
                 }
-                return Ok((text, reason, usage));
+                let logprobs = options.logprobs.map(|_| generation.logprobs().to_vec());
+                return Ok(Answer {
+                    text,
+                    reason,
+                    usage,
+                    logprobs,
+                });
             }
         }
     }

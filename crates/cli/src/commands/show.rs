@@ -242,6 +242,13 @@ fn info_rows(info: &ModelInfo) -> Vec<[String; 2]> {
     if info.parts > 1 {
         rows.push(row("parts", info.parts));
     }
+    if !info.sampling.is_empty() {
+        let settings = info.sampling.entries().into_iter();
+        let settings: Vec<String> = settings
+            .map(|(name, value)| format!("{name} {value}"))
+            .collect();
+        rows.push(row("sampling", settings.join(", ")));
+    }
     for used in &info.tensor_types {
         let share = 100.0 * used.bytes as f64 / info.file_bytes.max(1) as f64;
         let path = match used.fast_kernel {

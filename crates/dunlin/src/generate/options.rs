@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use dunlin_engine::SamplerConfig;
 
-use crate::{Speculation, TemplateOptions};
+use crate::{Error, Lm, Speculation, TemplateOptions};
 
 /// How an answer is generated. Every field has a default; the builder methods set one each.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct GenerateOptions {
     /// Most tokens of the answer; `None`: as many as the context holds.
@@ -17,6 +17,12 @@ pub struct GenerateOptions {
     pub sampler: SamplerConfig,
     /// Seed of the random generator; `None`: another one each time, told in [`Usage::seed`](crate::Usage::seed).
     pub seed: Option<u64>,
+    /// Texts through which no repetition goes where [`SamplerConfig::dry_multiplier`] is on; beside those of
+    /// [`SamplerConfig::dry_breakers`].
+    pub dry_breakers: Vec<String>,
+    /// Whether [`Completion::logprobs`](crate::Completion::logprobs) is wanted, and with how many of the likeliest tokens at each
+    /// place; `None`: not, which costs nothing.
+    pub logprobs: Option<usize>,
     /// Texts that end the answer and are not part of it.
     pub stop: Vec<String>,
     /// What the chat template gets beside the messages.
@@ -29,11 +35,36 @@ pub struct GenerateOptions {
     pub ignore_end_of_text: bool,
 }
 
+impl Default for GenerateOptions {
+    fn default() -> Self {
+        GenerateOptions {
+            max_tokens: None,
+            sampler: SamplerConfig::default(),
+            seed: None,
+            dry_breakers: ["\n", ":", "\"", "*"].map(str::to_owned).to_vec(),
+            logprobs: None,
+            stop: Vec::new(),
+            template: TemplateOptions::default(),
+            cancel: CancelToken::default(),
+            speculation: Speculation::default(),
+            ignore_end_of_text: false,
+        }
+    }
+}
+
 impl GenerateOptions {
     /// The defaults: sampling as llama.cpp does, up to the end of the answer.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The defaults, but for the sampling settings that the model's own metadata recommend ([`Lm::default_sampler`]).
+    ///
+    /// # Errors
+    /// As [`Lm::default_sampler`].
+    pub fn for_model(lm: &Lm) -> Result<Self, Error> {
+        Ok(Self::default().with_sampler(lm.default_sampler()?))
     }
 
     /// Always the likeliest token.
@@ -67,6 +98,24 @@ impl GenerateOptions {
     #[must_use]
     pub fn with_seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
+        self
+    }
+
+    /// With these texts through which no repetition goes, instead of those of the default (line end, colon, quotation mark and
+    /// asterisk).
+    #[must_use]
+    pub fn with_dry_breakers(
+        mut self,
+        breakers: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Self {
+        self.dry_breakers = breakers.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// With the log-probabilities of the tokens of the answer, and of so many of the likeliest ones at each place.
+    #[must_use]
+    pub fn with_logprobs(mut self, top: usize) -> Self {
+        self.logprobs = Some(top);
         self
     }
 

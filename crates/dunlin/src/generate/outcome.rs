@@ -2,6 +2,8 @@
 
 use dunlin_text::TokenId;
 
+use super::logprobs::TokenLogprob;
+
 /// One thing that happened in a generation.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
@@ -107,6 +109,18 @@ pub struct Completion {
     pub tokens: Vec<TokenId>,
     /// Why it ended.
     pub finish_reason: FinishReason,
+    /// One entry a token of [`Completion::tokens`], where they were asked for ([`GenerateOptions::logprobs`](crate::GenerateOptions::logprobs)).
+    pub logprobs: Option<Vec<TokenLogprob>>,
     /// What it took.
     pub usage: Usage,
+}
+
+/// One of several answers.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ScoredCompletion {
+    /// The answer.
+    pub completion: Completion,
+    /// How good it is by the model's own probabilities; the larger the better, 0 at most in the usual cases.
+    pub score: f64,
 }

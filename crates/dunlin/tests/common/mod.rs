@@ -43,6 +43,16 @@ pub(crate) fn greedy(lm: &Lm, text: &str, tokens: usize) -> String {
         .text
 }
 
+/// The natural logarithms of the softmax of the model's scores for the token behind these.
+pub(crate) fn log_probabilities(lm: &Lm, tokens: &[u32]) -> Vec<f64> {
+    let rows = lm.logits(tokens, &[tokens.len() - 1]).unwrap();
+    let row = &rows[0][..lm.tokenizer().vocab_size()];
+    let total: f64 = row.iter().map(|logit| f64::from(*logit).exp()).sum();
+    row.iter()
+        .map(|logit| f64::from(*logit) - total.ln())
+        .collect()
+}
+
 pub(crate) fn events(lm: &Lm, prompt: &Prompt, options: &GenerateOptions) -> Vec<Event> {
     lm.generate(prompt, options)
         .unwrap()

@@ -64,6 +64,7 @@ fn text(which: usize, length: usize) -> Vec<u32> {
 #[derive(Clone, Debug)]
 enum Use {
     Create { text: usize, length: usize },
+    Fork { sequence: usize },
     Extend { sequence: usize, tokens: usize },
     Truncate { sequence: usize, length: usize },
     Remove { sequence: usize },
@@ -73,6 +74,7 @@ enum Use {
 fn uses() -> impl Strategy<Value = Use> {
     prop_oneof![
         (0usize..4, 1usize..200).prop_map(|(text, length)| Use::Create { text, length }),
+        (0usize..4).prop_map(|sequence| Use::Fork { sequence }),
         (0usize..4, 1usize..70).prop_map(|(sequence, tokens)| Use::Extend { sequence, tokens }),
         (0usize..4, 1usize..2).prop_map(|(sequence, tokens)| Use::Extend { sequence, tokens }),
         (0usize..4, 0usize..200).prop_map(|(sequence, length)| Use::Truncate { sequence, length }),
@@ -98,6 +100,14 @@ proptest! {
                     prop_assert!(known < length);
                     prop_assert_eq!(&cache.get(id).unwrap().tokens, &tokens[..known]);
                     live.push((id, which));
+                }
+                Use::Fork { sequence } => {
+                    let Some((id, which)) = live.get(sequence).copied() else { continue };
+                    if let Ok(fork) = cache.fork(id) {
+                        let tokens = cache.get(id).unwrap().tokens.clone();
+                        prop_assert_eq!(&cache.get(fork).unwrap().tokens, &tokens);
+                        live.push((fork, which));
+                    }
                 }
                 Use::Extend { sequence, tokens } => {
                     let Some((id, which)) = live.get(sequence).copied() else { continue };

@@ -1,4 +1,4 @@
-//! The choice of candidates: the steps that look at all tokens.
+//! The choice of candidates: the usual steps, and what others share.
 //!
 //! Candidates that are ordered at all are ordered by falling logit, equal ones by rising id, so that a cut through
 //! equal logits is the same everywhere.
@@ -15,6 +15,24 @@ pub(super) struct Candidate {
     pub(super) logit: f32,
     /// `exp((logit - largest logit) / temperature)`
     pub(super) weight: f64,
+}
+
+/// The sum of all weights.
+pub(super) fn total(candidates: &[Candidate]) -> f64 {
+    candidates.iter().map(|candidate| candidate.weight).sum()
+}
+
+/// Sum over the tokens of `-p ln p`, the surprise that is to be expected, in nats.
+pub(super) fn entropy(candidates: &[Candidate]) -> f64 {
+    let total = total(candidates);
+    let surprise = |candidate: &Candidate| {
+        let probability = candidate.weight / total;
+        match probability > 0.0 {
+            true => -probability * probability.ln(),
+            false => 0.0,
+        }
+    };
+    candidates.iter().map(surprise).sum()
 }
 
 /// The token with the largest logit, the lowest id among equal ones.
@@ -78,32 +96,46 @@ fn collect_top_k(logits: &[f32], top_k: usize, candidates: &mut Vec<Candidate>) 
 }
 
 /// Sets each candidate's weight.
-pub(super) fn weigh(candidates: &mut [Candidate], temperature: f32) {
+pub(super) fn weigh(candidates: &mut [Candidate], temperature: f64) {
     let largest = candidates
         .iter()
         .map(|candidate| candidate.logit)
         .fold(f32::NEG_INFINITY, f32::max);
     for candidate in candidates {
         let below = f64::from(candidate.logit) - f64::from(largest);
-        candidate.weight = (below / f64::from(temperature)).exp();
+        candidate.weight = (below / temperature).exp();
     }
+}
+
+/// Keeps the `top_k` best of a list, in order.
+pub(super) fn keep_top_k(candidates: &mut Vec<Candidate>, top_k: usize) {
+    if top_k < candidates.len() {
+        candidates.select_nth_unstable(top_k);
+        candidates.truncate(top_k);
+    }
+    candidates.sort_unstable();
 }
 
 /// Keeps the fewest of the best candidates whose share of all weights is `top_p` or more.
 pub(super) fn keep_top_p(candidates: &mut Vec<Candidate>, top_p: f32) {
-    if top_p >= 1.0 {
-        return;
-    }
-    let total: f64 = candidates.iter().map(|candidate| candidate.weight).sum();
-    let wanted = total * f64::from(top_p);
+    let wanted = total(candidates) * f64::from(top_p);
+    keep_until(candidates, Candidate::cmp, |sum| sum >= wanted);
+}
+
+/// Keeps the first candidates of an order up to and with the one whose weight makes the sum reach what is wanted.
+pub(super) fn keep_until(
+    candidates: &mut Vec<Candidate>,
+    compare: impl Fn(&Candidate, &Candidate) -> Ordering,
+    is_enough: impl Fn(f64) -> bool,
+) {
     let mut sum = 0.0;
     let mut ordered = 0;
     while ordered < candidates.len() {
-        order_next(candidates, ordered);
+        order_next(candidates, ordered, &compare);
         let end = next_end(candidates.len(), ordered);
         for index in ordered..end {
             sum += candidates[index].weight;
-            if sum >= wanted {
+            if is_enough(sum) {
                 candidates.truncate(index + 1);
                 return;
             }
@@ -112,16 +144,20 @@ pub(super) fn keep_top_p(candidates: &mut Vec<Candidate>, top_p: f32) {
     }
 }
 
-/// Puts the next best candidates behind the `ordered` first ones. The likeliest few hundred nearly always suffice, so a
+/// Puts the next candidates of an order behind the `ordered` first ones. The first few hundred nearly always suffice, so a
 /// whole vocabulary is never sorted for them.
-fn order_next(candidates: &mut [Candidate], ordered: usize) {
+fn order_next(
+    candidates: &mut [Candidate],
+    ordered: usize,
+    compare: impl Fn(&Candidate, &Candidate) -> Ordering,
+) {
     let end = next_end(candidates.len(), ordered);
     let rest = &mut candidates[ordered..];
     let wanted = end - ordered;
     if wanted < rest.len() {
-        rest.select_nth_unstable(wanted);
+        rest.select_nth_unstable_by(wanted, &compare);
     }
-    rest[..wanted].sort_unstable();
+    rest[..wanted].sort_unstable_by(compare);
 }
 
 fn next_end(len: usize, ordered: usize) -> usize {
@@ -130,19 +166,16 @@ fn next_end(len: usize, ordered: usize) -> usize {
 
 /// Keeps the candidates whose weight is at least `min_p` of the largest one.
 pub(super) fn keep_min_p(candidates: &mut Vec<Candidate>, min_p: f32) {
-    if min_p > 0.0 {
-        // The largest weight is 1.
-        candidates.retain(|candidate| candidate.weight >= f64::from(min_p));
-    }
+    // The largest weight is 1.
+    candidates.retain(|candidate| candidate.weight >= f64::from(min_p));
 }
 
-/// The candidate in whose share of the weights `unit`, from 0 to below 1, falls. There must be a candidate.
-pub(super) fn draw(candidates: &[Candidate], unit: f64) -> u32 {
-    let total: f64 = candidates.iter().map(|candidate| candidate.weight).sum();
-    let mut left = unit * total;
-    let mut chosen = 0;
+/// The candidate in whose share of the weights `unit`, from 0 to below 1, falls.
+pub(super) fn draw(candidates: &[Candidate], unit: f64) -> Result<Candidate, EngineError> {
+    let mut left = unit * total(candidates);
+    let mut chosen = Err(NOTHING_LEFT);
     for candidate in candidates.iter().filter(|candidate| candidate.weight > 0.0) {
-        chosen = candidate.token;
+        chosen = Ok(*candidate);
         left -= candidate.weight;
         if left < 0.0 {
             break;
@@ -151,7 +184,7 @@ pub(super) fn draw(candidates: &[Candidate], unit: f64) -> u32 {
     chosen
 }
 
-const NOTHING_LEFT: EngineError = EngineError::NoCandidate {
+pub(super) const NOTHING_LEFT: EngineError = EngineError::NoCandidate {
     reason: "there are no logits, or each of them is minus infinity",
 };
 
