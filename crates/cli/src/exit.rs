@@ -181,6 +181,13 @@ fn of_engine(error: &EngineError) -> Option<u8> {
         | EngineError::UnexpectedTensor { .. }
         | EngineError::InvalidTensorValue { .. }
         | EngineError::InvalidLogit { .. }
+        | EngineError::NotAnAdapter { .. }
+        | EngineError::AdapterArchitecture { .. }
+        | EngineError::AdapterUnknownTensor { .. }
+        | EngineError::AdapterUnsupported { .. }
+        | EngineError::AdapterUnpaired { .. }
+        | EngineError::AdapterRank { .. }
+        | EngineError::AdapterShape { .. }
         | EngineError::NoClassifier
         | EngineError::Pack { .. } => Some(MODEL_FILE),
         // Another --pooling can be asked for.

@@ -30,7 +30,9 @@ pub use elementwise::{
     sigmoid_gate,
 };
 pub use kv::{KvElement, KvLayout, KvSlabs, POSITIONS_PER_BLOCK, store_kv};
-pub use matmul::{Gated, Matmul, matmul, matmul_gated};
+pub use matmul::{
+    Gated, LOW_RANK_PRODUCTS, LowRank, Matmul, add_low_rank, matmul, matmul_gated, matmul_rows,
+};
 pub use pack::{PackError, SharedBytes, map, pack, pack_with, packed_bytes};
 pub use panels::{PackedMatrix, PanelFormat, has_fast_kernel};
 pub use pool::{Pool, for_each_rows};

@@ -8,10 +8,12 @@
 mod float;
 mod gated;
 mod general;
+mod low_rank;
 mod quantized;
 mod wide;
 
 pub use gated::{Gated, matmul_gated};
+pub use low_rank::{LOW_RANK_PRODUCTS, LowRank, add_low_rank};
 
 use crate::activations::Activations;
 use crate::panels::*;
@@ -45,7 +47,22 @@ pub struct Matmul<'a> {
 /// # Panics
 /// If sizes do not agree.
 pub fn matmul(pool: &Pool, tier: Tier, input: &Activations, group: &mut [Matmul<'_>]) {
-    let tokens = input.tokens();
+    matmul_rows(pool, tier, input, 0..input.tokens(), group);
+}
+
+/// As [`matmul`], of some rows of the input only; the outputs have as many.
+///
+/// # Panics
+/// If sizes do not agree.
+pub fn matmul_rows(
+    pool: &Pool,
+    tier: Tier,
+    input: &Activations,
+    rows: Range<usize>,
+    group: &mut [Matmul<'_>],
+) {
+    assert!(rows.end <= input.tokens(), "rows of the input");
+    let tokens = rows.len();
     let mut jobs = [const { None }; 8];
     let mut groups = 0;
     assert!(
@@ -83,7 +100,7 @@ pub fn matmul(pool: &Pool, tier: Tier, input: &Activations, group: &mut [Matmul<
                 let (from, to) = (groups.start.max(job.first_group), groups.end.min(end));
                 if from < to {
                     let groups = from - job.first_group..to - job.first_group;
-                    multiply(tier, job, groups, input, first, count);
+                    multiply(tier, job, groups, input, rows.start, first, count);
                 }
             }
         });
@@ -99,12 +116,13 @@ struct Job<'a> {
 // SAFETY: each panel writes its own rows of the output only.
 unsafe impl Sync for Job<'_> {}
 
-/// Groups of neighbouring panels of a job times `count` tokens from `first` on.
+/// Groups of neighbouring panels of a job times `count` tokens from `first` on, counted from row `start` of the input.
 fn multiply(
     tier: Tier,
     job: &Job<'_>,
     groups: Range<usize>,
     input: &Activations,
+    start: usize,
     first: usize,
     count: usize,
 ) {
@@ -114,10 +132,10 @@ fn multiply(
     let task = |panels: &Range<usize>| Task {
         panels: &[],
         input,
-        first,
+        first: start + first,
         count,
         out: Out {
-            // SAFETY: `matmul` checked that the output has `tokens * rows` elements.
+            // SAFETY: `matmul_rows` checked that the output has `tokens * rows` elements.
             p: unsafe { job.out.add(first * weights.rows + panels.start * ROWS) },
             stride: weights.rows,
             rows: weights.rows.min(panels.end * ROWS) - panels.start * ROWS,
@@ -230,6 +248,23 @@ impl Out {
         stride: 0,
         rows: 0,
     };
+
+    /// What stands where the results of a panel for a token go.
+    #[inline(always)]
+    fn read<S: Simd>(&self, s: S, token: usize, panel: usize) -> S::F {
+        let first = panel * ROWS;
+        // SAFETY: who made `p`, `stride` and `rows` made them so that these are elements of the output.
+        unsafe {
+            let at = self.p.add(token * self.stride + first);
+            if first + ROWS <= self.rows {
+                s.load(at)
+            } else {
+                let mut row = [0.0; ROWS];
+                std::ptr::copy_nonoverlapping(at, row.as_mut_ptr(), self.rows - first);
+                s.load(row.as_ptr())
+            }
+        }
+    }
 
     /// Writes the results of the panels of a vector for a token.
     #[inline(always)]

@@ -112,6 +112,25 @@ pub enum ConvertError {
         dtype: DType,
     },
 
+    /// Files that should be an adapter are none.
+    #[error("{} is no LoRA adapter: {reason}. A folder as PEFT saves it is needed", path.display())]
+    NotAnAdapter { path: PathBuf, reason: String },
+    /// An adapter that does more than change linear layers by pairs of matrices.
+    #[error(
+        "the adapter's {name} is not supported: {reason}. Leaving it out would give wrong answers; \
+         merge the adapter into its model and convert that, or train it without"
+    )]
+    AdapterUnsupported { name: String, reason: String },
+    /// An entry of adapter_config.json with a value that makes no sense.
+    #[error(
+        "`{key}` in adapter_config.json is {found}; a finite number other than 0 is needed \
+         (a whole number for ranks)"
+    )]
+    AdapterSetting { key: String, found: String },
+    /// A matrix of an adapter that does not go with the rest.
+    #[error("the adapter's {tensor} {reason}. It is incomplete or damaged; get it again")]
+    AdapterTensor { tensor: String, reason: String },
+
     /// There is less room on the disk than the file needs.
     #[error(
         "not enough space for {}: it needs {needed} bytes, {free} are free. Free some space, \

@@ -15,6 +15,12 @@ pub(crate) fn find(hugging_face: &str) -> Option<&'static Family> {
         .find(|family| family.hugging_face.contains(&hugging_face))
 }
 
+/// The rows whose files have this `general.architecture`.
+pub(crate) fn of_gguf(architecture: &str) -> impl Iterator<Item = &'static Family> {
+    let rows = FAMILIES.iter().copied();
+    rows.filter(move |family| family.gguf == architecture)
+}
+
 /// The architectures that can be imported, as they stand in `architectures` of config.json.
 pub fn supported_architectures() -> Vec<&'static str> {
     let names = FAMILIES.iter().flat_map(|family| family.hugging_face);

@@ -18,6 +18,8 @@
 //! # Ok::<(), dunlin_convert::ConvertError>(())
 //! ```
 //!
+//! [`PeftAdapter`] reads LoRA adapters as PEFT saves them, and names their matrices as GGUF does.
+//!
 //! A family is a row of data (`families.rs`): what its folders call things and how GGUF does. This
 //! crate knows files and names; it computes nothing and opens no connection. A folder is untrusted:
 //! whatever is in it, the answer is a file or a [`ConvertError`].
@@ -31,6 +33,7 @@ mod folder;
 mod keys;
 mod model;
 mod modules;
+mod peft;
 mod plan;
 mod recipe;
 mod rope;
@@ -40,3 +43,4 @@ pub use convert::{ConvertOptions, OutputType, Report, convert};
 pub use error::ConvertError;
 pub use families::supported_architectures;
 pub use folder::{Folder, is_model_folder};
+pub use peft::{AttentionHeads, PeftAdapter, PeftMatrix, PeftPair};

@@ -467,7 +467,7 @@ fn check_shape(tensor: &SafeTensor, expected: &[u64]) -> Result<(), ConvertError
 }
 
 /// A tensor's name without what the kind of checkpoint puts around it, and with today's endings.
-fn own_name(name: &str) -> String {
+pub(crate) fn own_name(name: &str) -> String {
     let mut name = name.replacen("language_model.", "", 1);
     for prefix in ["model.", "bert.", "roberta."] {
         if let Some(rest) = name.strip_prefix(prefix) {
@@ -483,7 +483,7 @@ fn own_name(name: &str) -> String {
 }
 
 /// Takes the first number out of a name: `layers.3.x` is `layers.{}.x` and 3.
-fn split_layer(name: &str) -> (String, Option<usize>) {
+pub(crate) fn split_layer(name: &str) -> (String, Option<usize>) {
     let mut layer = None;
     let parts: Vec<&str> = name
         .split('.')

@@ -1,6 +1,6 @@
 //! Windows for engineers: raw scores and perplexity.
 
-use dunlin_engine::{EngineError, Logits};
+use dunlin_engine::{AdapterUse, EngineError, Logits};
 use dunlin_text::TokenId;
 
 use crate::{Error, Lm};
@@ -30,6 +30,15 @@ impl Lm {
     /// [`Error::CannotGenerate`] for an encoder; [`Error::PromptTooLong`] for more ids than the context holds; [`Error::Engine`] for a position that no id has or
     /// an id outside the vocabulary.
     pub fn logits(&self, ids: &[TokenId], positions: &[usize]) -> Result<Vec<Vec<f32>>, Error> {
+        self.scores(ids, positions, &[])
+    }
+
+    pub(crate) fn scores(
+        &self,
+        ids: &[TokenId],
+        positions: &[usize],
+        adapters: &[AdapterUse],
+    ) -> Result<Vec<Vec<f32>>, Error> {
         let tokens = ids.len();
         if let Some(&position) = positions.iter().find(|&&position| position >= tokens) {
             return Err(EngineError::PositionOutOfRange { position, tokens }.into());
@@ -38,7 +47,7 @@ impl Lm {
         self.check_length(tokens)?;
         let mut rows = vec![Vec::new(); positions.len()];
         let wanted = |at: usize| positions.contains(&at);
-        self.feed(ids, wanted, |at, logits| {
+        self.feed(ids, adapters, wanted, |at, logits| {
             for (row, _) in rows
                 .iter_mut()
                 .zip(positions)
@@ -96,6 +105,7 @@ impl Lm {
             }
             self.feed(
                 &window,
+                &[],
                 |at| (WINDOW / 2..WINDOW - 1).contains(&at),
                 |at, logits| {
                     surprise -= log_probability(logits, window[at + 1]);
@@ -120,12 +130,13 @@ impl Lm {
     fn feed(
         &self,
         ids: &[TokenId],
+        adapters: &[AdapterUse],
         wanted: impl Fn(usize) -> bool,
         mut visit: impl FnMut(usize, &[f32]),
     ) -> Result<(), Error> {
         let mut state = self.lock();
         state.clear();
-        state.reuse(ids)?;
+        state.reuse(ids, adapters)?;
         let mut start = 0;
         for chunk in ids.chunks(state.max_batch()) {
             let any = (start..start + chunk.len()).any(&wanted);

@@ -40,7 +40,8 @@ impl Lm {
     ///
     /// # Errors
     /// [`Error::PromptTooLong`] and [`Error::EmptyPrompt`]; [`Error::NoChatTemplate`] and [`Error::Text`] for a
-    /// conversation; [`Error::Engine`] for sampling settings outside their ranges or an empty stop string;
+    /// conversation; [`Error::Engine`] for sampling settings outside their ranges, an empty stop string, or adapters that the
+    /// model does not have;
     /// [`Error::CannotSpeculate`].
     pub fn generate(
         &self,
@@ -68,7 +69,7 @@ impl Lm {
         let mut state = self.lock();
         let usage = Usage {
             prompt_tokens: ids.len(),
-            cached_prompt_tokens: state.reuse(&ids)?,
+            cached_prompt_tokens: state.reuse(&ids, &options.adapters)?,
             seed,
             ..Usage::default()
         };

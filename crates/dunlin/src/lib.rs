@@ -31,10 +31,13 @@ mod embed;
 mod error;
 mod evaluate;
 mod generate;
+#[cfg(doctest)]
+mod guide;
 mod import;
 mod info;
 mod lm;
 mod load;
+mod lora;
 mod prompt;
 mod rerank;
 mod sampling;
@@ -58,6 +61,7 @@ pub use import::{convert, imported_file};
 pub use info::{AttentionLayout, LayerKind, LayerRun, Memory, ModelInfo, TensorTypeUse};
 pub use lm::Lm;
 pub use load::{DEFAULT_CONTEXT_LENGTH, LoadEvent, LoadOptions};
+pub use lora::LoraAdapter;
 pub use prompt::{Message, Prompt, TemplateOptions};
 pub use rerank::{RerankOptions, Reranker};
 pub use sampling::RecommendedSampling;
@@ -68,7 +72,9 @@ pub use dunlin_compute::{KvElement, Tier};
 pub use dunlin_convert::{
     ConvertError, ConvertOptions, Folder, OutputType, Report as ConvertReport, is_model_folder,
 };
-pub use dunlin_engine::{EngineError, Mirostat, ModelSpec, Pooling, SamplerConfig, SamplerStep};
+pub use dunlin_engine::{
+    AdapterId, AdapterUse, EngineError, Mirostat, ModelSpec, Pooling, SamplerConfig, SamplerStep,
+};
 pub use dunlin_format::{DType, DTypeUse, FormatError, Metadata, Report, Value};
 pub use dunlin_hub::{
     Cache, CachedModel, Capability, Hub, HubConfig, HubError, Layout, Licence, ModelCard,
@@ -77,13 +83,3 @@ pub use dunlin_hub::{
 pub use dunlin_text::{
     ChatTemplate, DateTime, DecodeStream, TemplateInput, TextError, TokenId, TokenKind, Tokenizer,
 };
-
-/// The examples of the README, compiled with the documentation's.
-#[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
-struct Readme;
-
-/// The examples of the guide to sampling.
-#[cfg(doctest)]
-#[doc = include_str!("../../../docs/sampling.md")]
-struct SamplingGuide;

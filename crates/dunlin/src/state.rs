@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dunlin_engine::{Chunk, Engine, EngineError, Input, Logits, Pooling, Scores, SequenceId};
+use dunlin_engine::{
+    AdapterId, AdapterUse, Chunk, Engine, EngineError, Input, Logits, LoraAdapter, Pooling, Scores,
+    SequenceId,
+};
 use dunlin_format::Gguf;
 use dunlin_text::TokenId;
 
@@ -72,15 +75,38 @@ impl State {
     /// Begins a prompt with what the cache knows of it from earlier prompts and answers, and leaves at least its last token to
     /// be computed, because the scores that follow it are wanted. Returns how many tokens are known: fewer in a model with
     /// recurrent layers, which only goes on from the end of an earlier prompt, piece of a prompt, or answer.
-    pub(crate) fn reuse(&mut self, prompt: &[TokenId]) -> Result<usize, EngineError> {
-        if let Some(sequence) = self.sequence.take() {
-            self.engine.remove_sequence(sequence)?;
-        }
-        let (sequence, known) = self.engine.create_sequence_with_prefix(prompt);
+    pub(crate) fn reuse(
+        &mut self,
+        prompt: &[TokenId],
+        adapters: &[AdapterUse],
+    ) -> Result<usize, EngineError> {
+        self.leave()?;
+        let (sequence, known) = self.engine.create_adapted_sequence(prompt, adapters)?;
         self.sequence = Some(sequence);
-        self.tokens.clear();
         self.tokens.extend_from_slice(&prompt[..known]);
         Ok(known)
+    }
+
+    /// Ends the sequence, whose tokens the cache finds again.
+    fn leave(&mut self) -> Result<(), EngineError> {
+        self.tokens.clear();
+        match self.sequence.take() {
+            Some(sequence) => self.engine.remove_sequence(sequence),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn add_adapter(&mut self, adapter: &LoraAdapter) -> Result<AdapterId, EngineError> {
+        self.engine.add_adapter(adapter)
+    }
+
+    pub(crate) fn remove_adapter(&mut self, adapter: AdapterId) -> Result<(), EngineError> {
+        self.leave()?;
+        self.engine.remove_adapter(adapter)
+    }
+
+    pub(crate) fn adapter_bytes(&self) -> u64 {
+        self.engine.adapter_bytes()
     }
 
     /// Forgets the tokens from `length` on. For models that can go back to any length.

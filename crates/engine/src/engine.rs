@@ -4,7 +4,9 @@ use crate::EngineError;
 use crate::buffers::{self, Buffers};
 use crate::forward::{Batch, Output};
 use crate::kv::{KvCache, SequenceId};
+use crate::lora::{AdapterSet, AdapterUse, Adapters};
 use crate::memory;
+use crate::prefix::Computation;
 use crate::spec::{ModelSpec, RopeFactors};
 use crate::weights::{self, LoadProgress, Weights};
 use dunlin_compute::{KvElement, POSITIONS_PER_BLOCK, Pool, Tier};
@@ -36,6 +38,7 @@ pub struct Engine {
     pub(crate) weights: Weights,
     pub(crate) cache: KvCache,
     pub(crate) buffers: Buffers,
+    pub(crate) adapters: Adapters,
     pub(crate) pool: Pool,
     pub(crate) config: EngineConfig,
 }
@@ -137,6 +140,7 @@ impl Engine {
             weights,
             cache,
             buffers,
+            adapters: Adapters::default(),
             pool,
             config,
         })
@@ -185,9 +189,29 @@ impl Engine {
     ///
     /// In a model with recurrent layers a text can only go on where a step of several tokens or a sequence ended.
     pub fn create_sequence_with_prefix(&mut self, tokens: &[u32]) -> (SequenceId, usize) {
+        self.create_with(tokens, AdapterSet::default())
+    }
+
+    /// As [`Engine::create_sequence_with_prefix`], for a sequence that is computed with these adapters at these scales as long
+    /// as it lives. It begins only with what sequences with the same ones have left. The order of the adapters does not matter,
+    /// and one at scale 0 is as none.
+    ///
+    /// # Errors
+    /// [`EngineError::UnknownAdapter`], [`EngineError::AdapterTwice`], [`EngineError::AdapterScale`].
+    pub fn create_adapted_sequence(
+        &mut self,
+        tokens: &[u32],
+        adapters: &[AdapterUse],
+    ) -> Result<(SequenceId, usize), EngineError> {
+        let adapters = self.adapters.set_of(adapters)?;
+        Ok(self.create_with(tokens, adapters))
+    }
+
+    fn create_with(&mut self, tokens: &[u32], adapters: AdapterSet) -> (SequenceId, usize) {
         let is_long = |original| tokens.len() > original;
         let long = self.original_context().is_some_and(is_long);
-        self.cache.create_with_prefix(tokens, long)
+        let computation = Computation { long, adapters };
+        self.cache.create_with_prefix(tokens, computation)
     }
 
     /// Starts a sequence with all tokens that another one has, without computing anything; the two go on by themselves.
@@ -317,11 +341,11 @@ impl Engine {
         let sequence = self.cache.get_mut(chunk.sequence)?;
         let length = sequence.length + chunk.tokens.len();
         let long = length.max(sequence.expected) > original;
-        let again = match sequence.long == long {
+        let again = match sequence.computation.long == long {
             true => Vec::new(),
             false => std::mem::take(&mut sequence.tokens),
         };
-        sequence.long = long;
+        sequence.computation.long = long;
         if !again.is_empty() {
             self.cache.truncate(chunk.sequence, 0)?;
         }

@@ -177,6 +177,106 @@ pub enum EngineError {
         reason: &'static str,
     },
 
+    /// A file that should be an adapter is none.
+    #[error(
+        "the file is no LoRA adapter: {reason}. Give an adapter's GGUF file (as llama.cpp's convert_lora_to_gguf makes it) or a PEFT folder"
+    )]
+    NotAnAdapter {
+        /// What it lacks.
+        reason: String,
+    },
+
+    /// An adapter belongs to another family of models.
+    #[error(
+        "the adapter was made for models of architecture {adapter}, and this model's is {model}: use it with the model that it was trained on"
+    )]
+    AdapterArchitecture {
+        /// The architecture that the adapter names.
+        adapter: String,
+        /// The model's.
+        model: String,
+    },
+
+    /// An adapter has a matrix for a tensor that the model does not have.
+    #[error(
+        "the adapter changes {name}, which this model of architecture {architecture} does not have: use it with the model that it was trained on"
+    )]
+    AdapterUnknownTensor {
+        /// The tensor.
+        name: String,
+        /// The model's architecture.
+        architecture: String,
+    },
+
+    /// An adapter holds something that is not computed.
+    #[error(
+        "the adapter's {name} is not supported: {reason}. Leaving it out would give wrong answers; merge the adapter into its model, or train it without"
+    )]
+    AdapterUnsupported {
+        /// The tensor or key.
+        name: String,
+        /// What stands against it.
+        reason: String,
+    },
+
+    /// Half of a pair of matrices is missing.
+    #[error(
+        "the adapter has {name} and lacks {missing}: the file is incomplete, get it or convert it again"
+    )]
+    AdapterUnpaired {
+        /// The half that is there.
+        name: String,
+        /// The other one.
+        missing: String,
+    },
+
+    /// A rank that no pair of matrices can have.
+    #[error("the adapter's {name} has rank {rank}, allowed is 1 to {limit}")]
+    AdapterRank {
+        /// The matrix.
+        name: String,
+        /// Its rank.
+        rank: usize,
+        /// The largest rank.
+        limit: usize,
+    },
+
+    /// A matrix of an adapter does not fit the model, or not its other half.
+    #[error(
+        "the adapter's {name} has {} rows of {} numbers, needed are {} of {}: use the adapter with the model that it was trained on",
+        .found.0, .found.1, .expected.0, .expected.1
+    )]
+    AdapterShape {
+        /// The matrix.
+        name: String,
+        /// Its rows and columns.
+        found: (usize, usize),
+        /// Those that the model and the rank ask for.
+        expected: (usize, usize),
+    },
+
+    /// A scale with which nothing can be computed.
+    #[error("an adapter's scale is {found}, a finite number is needed")]
+    AdapterScale {
+        /// The scale.
+        found: f32,
+    },
+
+    /// The adapter was never added, or was removed.
+    #[error("the adapter does not exist in this model: add it first")]
+    UnknownAdapter,
+
+    /// The same adapter is named twice for a sequence.
+    #[error("the same adapter is named twice: name it once, with the sum of its scales")]
+    AdapterTwice,
+
+    /// An adapter cannot be removed while it is at work.
+    #[error("the adapter is in use by {sequences} sequences: end them first")]
+    AdapterInUse {
+        /// How many.
+        sequences: usize,
+    },
+
     /// The model gives no scores for a next token.
     #[error(
         "a model of architecture {architecture} reads whole texts and cannot write: use it for embeddings or reranking"

@@ -6,7 +6,8 @@
 //! What a sequence leaves is found again by its tokens ([`Blocks`]).
 
 use crate::EngineError;
-use crate::prefix::{Blocks, State};
+use crate::lora::AdapterId;
+use crate::prefix::{Blocks, Computation, State};
 use crate::spec::ModelSpec;
 use dunlin_compute::{KvElement, KvLayout, KvSlabs, POSITIONS_PER_BLOCK};
 use std::sync::Arc;
@@ -49,8 +50,8 @@ pub(crate) struct Sequence {
     pub tokens: Vec<u32>,
     /// Tokens that the caller said it will have at least.
     pub expected: usize,
-    /// Computed with the rotation for long sequences.
-    pub long: bool,
+    /// How it is computed.
+    pub computation: Computation,
 }
 
 impl KvCache {
@@ -120,15 +121,19 @@ impl KvCache {
     }
 
     /// Starts a sequence with what is known of the beginning of `tokens`, and returns how many tokens that are: at most all but
-    /// the last. `long`: with the rotation for long sequences.
-    pub(crate) fn create_with_prefix(&mut self, tokens: &[u32], long: bool) -> (SequenceId, usize) {
+    /// the last.
+    pub(crate) fn create_with_prefix(
+        &mut self,
+        tokens: &[u32],
+        computation: Computation,
+    ) -> (SequenceId, usize) {
         for slot in 0..self.sequences.len() {
             self.publish(SequenceId(slot as u32));
         }
         let id = self.create();
         let recurrent = self.state_len > 0;
         let known = &tokens[..tokens.len().saturating_sub(1)];
-        let found = self.blocks.find(long, known, recurrent);
+        let found = self.blocks.find(&computation, known, recurrent);
         let mut blocks = found.blocks;
         let shared = blocks.len();
         let mut length = shared * POSITIONS_PER_BLOCK;
@@ -143,7 +148,7 @@ impl KvCache {
         let is_whole = found.part.is_none() || blocks.len() > shared;
         if let Some(sequence) = &mut self.sequences[id.0 as usize] {
             sequence.expected = tokens.len();
-            sequence.long = long;
+            sequence.computation = computation;
             if let Some(state) = found.state.filter(|_| is_whole) {
                 sequence.state.copy_from_slice(&state);
                 sequence.checkpoints.push((length, state));
@@ -177,7 +182,7 @@ impl KvCache {
             checkpoints: source.checkpoints.clone(),
             tokens: source.tokens.clone(),
             expected: source.expected,
-            long: source.long,
+            computation: source.computation.clone(),
         };
         // The one thing that can fail comes first.
         let own = match copied {
@@ -331,13 +336,15 @@ impl KvCache {
             blocks,
             tokens,
             shared,
-            long,
+            computation,
             ..
         } = &mut *sequence;
         for (index, tokens) in tokens.chunks_exact(POSITIONS_PER_BLOCK).enumerate() {
             if index >= *shared {
                 let parent = index.checked_sub(1).map(|before| blocks[before]);
-                blocks[index] = self.blocks.insert(*long, parent, tokens, blocks[index]);
+                blocks[index] = self
+                    .blocks
+                    .insert(computation, parent, tokens, blocks[index]);
                 *shared = index + 1;
             }
         }
@@ -360,7 +367,9 @@ impl KvCache {
         let rest = sequence.tokens.get(whole..).unwrap_or_default();
         if let ([parent @ .., last], false) = (&mut sequence.blocks[..], rest.is_empty()) {
             let parent = parent.last().copied();
-            *last = self.blocks.insert(sequence.long, parent, rest, *last);
+            *last = self
+                .blocks
+                .insert(&sequence.computation, parent, rest, *last);
         }
         // A state is left where a text may go on.
         if !sequence.state.is_empty() && sequence.length > 0 {
@@ -381,6 +390,13 @@ impl KvCache {
         self.truncate(id, 0)?;
         self.sequences[id.0 as usize] = None;
         Ok(())
+    }
+
+    /// Sequences that have this adapter.
+    pub(crate) fn sequences_with(&self, adapter: AdapterId) -> usize {
+        let sequences = self.sequences.iter().flatten();
+        let with = sequences.filter(|sequence| sequence.computation.adapters.has(adapter));
+        with.count()
     }
 
     /// Ends all sequences and forgets all tokens.

@@ -6,8 +6,11 @@
 //! reached. The last block of a text that ended may be filled in part; it is a leaf that nobody holds, and who goes on from
 //! there takes it over or copies it.
 //!
+//! Texts that are computed in different ways have different roots.
+//!
 //! Recurrent layers leave states at some positions of a path. Only from there a text can go on.
 
+use crate::lora::AdapterSet;
 use dunlin_compute::POSITIONS_PER_BLOCK;
 use std::sync::Arc;
 
@@ -20,12 +23,21 @@ const NONE: u32 = u32::MAX;
 /// The states of all recurrent layers after some position.
 pub(crate) type State = Arc<Vec<f32>>;
 
+/// How texts are computed: the keys and values of the same tokens are others where this differs.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Computation {
+    /// With the rotation for long sequences.
+    pub long: bool,
+    /// With these adapters.
+    pub adapters: AdapterSet,
+}
+
 /// The blocks of a cache: free ones, held ones, and the trie.
 pub(crate) struct Blocks {
     free: Vec<u32>,
     nodes: Vec<Node>,
-    /// First children of the roots: texts of ordinary length, and those with the rotation for long ones.
-    roots: [u32; 2],
+    /// The first child of each root. There is none without a child.
+    roots: Vec<(Computation, u32)>,
     /// Blocks of the trie that no sequence holds.
     idle: usize,
     /// States in the trie.
@@ -73,7 +85,7 @@ impl Blocks {
         Blocks {
             free: (0..count as u32).rev().collect(),
             nodes: (0..count).map(node).collect(),
-            roots: [NONE; 2],
+            roots: Vec::new(),
             idle: 0,
             states: 0,
             clock: 0,
@@ -149,12 +161,17 @@ impl Blocks {
 
     /// Finds the longest beginning of `tokens` that is known; with `wants_state`, the longest one that has states. What is
     /// found is held but for a last block that is used in part.
-    pub(crate) fn find(&mut self, long: bool, tokens: &[u32], wants_state: bool) -> Match {
+    pub(crate) fn find(
+        &mut self,
+        computation: &Computation,
+        tokens: &[u32],
+        wants_state: bool,
+    ) -> Match {
         self.clock += 1;
         let (mut path, mut part) = (Vec::new(), None);
         // The block, the number of blocks before it and of tokens in it.
         let mut last_state: Option<(u32, usize, usize, State)> = None;
-        let mut next = self.roots[usize::from(long)];
+        let mut next = self.first_child(computation, None);
         let mut rest = tokens;
         while next != NONE {
             let mut best = (NONE, 0);
@@ -242,7 +259,7 @@ impl Blocks {
     /// A block that is not full must be one that its only holder is about to release.
     pub(crate) fn insert(
         &mut self,
-        long: bool,
+        computation: &Computation,
         parent: Option<u32>,
         tokens: &[u32],
         block: u32,
@@ -250,7 +267,7 @@ impl Blocks {
         self.clock += 1;
         let clock = self.clock;
         let mut moved = Vec::new();
-        let mut child = self.first_child(long, parent);
+        let mut child = self.first_child(computation, parent);
         while child != NONE {
             let next = self.nodes[child as usize].next_sibling;
             let same = common(&self.nodes[child as usize].tokens, tokens);
@@ -274,8 +291,11 @@ impl Blocks {
             }
             child = next;
         }
-        let next_sibling = self.first_child(long, parent);
-        *self.first_child_mut(long, parent) = block;
+        let next_sibling = self.first_child(computation, parent);
+        match parent {
+            Some(parent) => self.nodes[parent as usize].first_child = block,
+            None => *self.root_mut(computation) = block,
+        }
         let node = &mut self.nodes[block as usize];
         node.tokens.clear();
         node.tokens.extend_from_slice(tokens);
@@ -337,22 +357,27 @@ impl Blocks {
         node.states.clear();
         let (parent, next) = (node.parent, node.next_sibling);
         (node.parent, node.next_sibling) = (NONE, NONE);
-        if parent == NONE {
-            for root in 0..self.roots.len() {
-                self.unlink_below(None, root == 1, block, next);
+        match parent {
+            NONE => {
+                for root in 0..self.roots.len() {
+                    self.roots[root].1 = self.without(self.roots[root].1, block, next);
+                }
+                self.roots.retain(|(_, first)| *first != NONE);
             }
-        } else {
-            self.unlink_below(Some(parent), false, block, next);
+            parent => {
+                let first = self.nodes[parent as usize].first_child;
+                self.nodes[parent as usize].first_child = self.without(first, block, next);
+            }
         }
     }
 
-    fn unlink_below(&mut self, parent: Option<u32>, long: bool, block: u32, next: u32) {
-        let first = self.first_child_mut(long, parent);
-        if *first == block {
-            *first = next;
-            return;
+    /// Takes `block`, which `next` follows, out of the siblings that begin at `first`, where it is one of them; the first that
+    /// is left.
+    fn without(&mut self, first: u32, block: u32, next: u32) -> u32 {
+        if first == block {
+            return next;
         }
-        let mut child = *first;
+        let mut child = first;
         while child != NONE {
             let link = &mut self.nodes[child as usize].next_sibling;
             if *link == block {
@@ -360,20 +385,30 @@ impl Blocks {
             }
             child = self.nodes[child as usize].next_sibling;
         }
+        first
     }
 
-    fn first_child(&self, long: bool, parent: Option<u32>) -> u32 {
+    fn first_child(&self, computation: &Computation, parent: Option<u32>) -> u32 {
         match parent {
             Some(parent) => self.nodes[parent as usize].first_child,
-            None => self.roots[usize::from(long)],
+            None => {
+                let mut roots = self.roots.iter();
+                let root = roots.find(|(other, _)| other == computation);
+                root.map_or(NONE, |(_, first)| *first)
+            }
         }
     }
 
-    fn first_child_mut(&mut self, long: bool, parent: Option<u32>) -> &mut u32 {
-        match parent {
-            Some(parent) => &mut self.nodes[parent as usize].first_child,
-            None => &mut self.roots[usize::from(long)],
-        }
+    fn root_mut(&mut self, computation: &Computation) -> &mut u32 {
+        let found = self
+            .roots
+            .iter()
+            .position(|(other, _)| other == computation);
+        let index = found.unwrap_or_else(|| {
+            self.roots.push((computation.clone(), NONE));
+            self.roots.len() - 1
+        });
+        &mut self.roots[index].1
     }
 }
 
@@ -405,8 +440,11 @@ impl Blocks {
                 child = node.next_sibling;
             }
         };
-        for root in self.roots {
-            visit(NONE, root, &mut open);
+        for (index, (computation, root)) in self.roots.iter().enumerate() {
+            assert_ne!(*root, NONE);
+            let before = &self.roots[..index];
+            assert!(before.iter().all(|(other, _)| other != computation));
+            visit(NONE, *root, &mut open);
         }
         while let Some(block) = open.pop() {
             visit(block, self.nodes[block as usize].first_child, &mut open);

@@ -8,6 +8,7 @@ pub(crate) mod convert;
 pub(crate) mod embed;
 pub(crate) mod list;
 pub(crate) mod logits;
+mod lora;
 pub(crate) mod perplexity;
 pub(crate) mod pull;
 pub(crate) mod rerank;

@@ -11,6 +11,7 @@ use dunlin::{
 use serde_json::{Value, json};
 
 use super::chat;
+use super::lora::{self, LoraArg};
 use super::sampling::SamplingArgs;
 use super::several::SeveralArgs;
 use crate::args::{Global, Kv, LoadArgs, at_least_one};
@@ -32,6 +33,7 @@ Examples:
   dunlin run smollm2:135m --json --logprobs 3 --max-tokens 8 \"Largest planet?\"
   dunlin run smollm2:135m --beams 4 --max-tokens 32 \"Translate to French: good morning\"
   dunlin run qwen2.5-coder:0.5b --verbose --draft ./draft.gguf \"Write quicksort in Python\"
+  dunlin run smollm2:135m --lora ./pirate-lora:0.8 \"Describe the sea\"
   dunlin run smollm2:135m                       chat; /help shows its commands
 
 The prompt is the argument, else stdin (its last line end left out), else typed in a chat. Ctrl-C stops an answer; in \
@@ -99,6 +101,9 @@ pub(super) struct GenerateArgs {
     several: SeveralArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
+    /// A LoRA adapter (GGUF file or PEFT folder) and how strongly it works [default: 1]; may be given several times
+    #[arg(long, value_name = "FILE[:SCALE]", value_parser = lora::parse)]
+    lora: Vec<LoraArg>,
 }
 
 /// How tokens are guessed.
@@ -164,6 +169,7 @@ pub(crate) fn execute(args: &RunArgs, global: Global, terminal: &Terminal) -> Re
             "--beams and --best-of search for one answer: give a prompt as argument or on stdin";
         return Err(exit::Usage(message.to_owned()).into());
     }
+    let adapters = lora::open(&args.generate.lora)?;
     if is_raw {
         options.max_tokens.get_or_insert(RAW_MAX_TOKENS);
     }
@@ -178,6 +184,7 @@ pub(crate) fn execute(args: &RunArgs, global: Global, terminal: &Terminal) -> Re
     )?);
     lm.check_writes()?;
     args.generate.sampling.apply_for(&lm, &mut options)?;
+    options = lora::add(&lm, &adapters, options)?;
     if let Some(draft) = &args.generate.draft {
         let model = super::load_draft(draft, &args.load, lm.context_length(), global, terminal)?;
         model.check_vocabulary(lm.tokenizer())?;

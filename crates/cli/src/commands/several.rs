@@ -100,6 +100,7 @@ impl SeveralArgs {
         }
         let mut beams = BeamOptions::new()
             .with_template(options.template.clone())
+            .with_adapters(options.adapters.clone())
             .with_cancel(cancel);
         beams.max_tokens = options.max_tokens;
         beams.length_penalty = self.length_penalty.unwrap_or(beams.length_penalty);

@@ -102,7 +102,17 @@ impl<P: Plain> Kernel for One<'_, P> {
         for first in (0..whole).step_by(SIDE_BY_SIDE) {
             self.group::<S, SIDE_BY_SIDE>(s, first, panel_bytes);
         }
-        for first in whole..panels {
+        // What is left, in as few groups: a matrix of few rows is no more than that.
+        let mut first = whole;
+        if panels - first >= 4 {
+            self.group::<S, 4>(s, first, panel_bytes);
+            first += 4;
+        }
+        if panels - first >= 2 {
+            self.group::<S, 2>(s, first, panel_bytes);
+            first += 2;
+        }
+        if panels > first {
             self.group::<S, 1>(s, first, panel_bytes);
         }
     }

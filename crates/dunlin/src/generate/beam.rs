@@ -4,7 +4,7 @@ mod hypotheses;
 
 use std::time::Instant;
 
-use dunlin_engine::{Chunk, EngineError, Logits, SequenceId};
+use dunlin_engine::{AdapterUse, Chunk, EngineError, Logits, SequenceId};
 use dunlin_text::{TokenId, Tokenizer};
 
 use super::logprobs::log_sum_exp;
@@ -27,6 +27,8 @@ pub struct BeamOptions {
     pub early_stopping: bool,
     /// What the chat template gets beside the messages.
     pub template: TemplateOptions,
+    /// Adapters to compute with, each at its scale.
+    pub adapters: Vec<AdapterUse>,
     /// Ends the search from another thread or a signal handler.
     pub cancel: CancelToken,
 }
@@ -38,6 +40,7 @@ impl Default for BeamOptions {
             length_penalty: 1.0,
             early_stopping: false,
             template: TemplateOptions::default(),
+            adapters: Vec::new(),
             cancel: CancelToken::default(),
         }
     }
@@ -75,6 +78,13 @@ impl BeamOptions {
     #[must_use]
     pub fn with_template(mut self, template: TemplateOptions) -> Self {
         self.template = template;
+        self
+    }
+
+    /// With these adapters, each at its scale.
+    #[must_use]
+    pub fn with_adapters(mut self, adapters: Vec<AdapterUse>) -> Self {
+        self.adapters = adapters;
         self
     }
 
@@ -290,7 +300,7 @@ impl Search<'_> {
         prompt: &[TokenId],
         best: &mut Best,
     ) -> Result<SequenceId, Error> {
-        self.usage.cached_prompt_tokens = state.reuse(prompt)?;
+        self.usage.cached_prompt_tokens = state.reuse(prompt, &self.options.adapters)?;
         let vocab_size = self.tokenizer.vocab_size();
         let mut looked = Ok(());
         while state.tokens().len() < prompt.len() {

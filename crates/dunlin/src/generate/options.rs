@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use dunlin_engine::SamplerConfig;
+use dunlin_engine::{AdapterId, AdapterUse, SamplerConfig};
 
 use crate::{Error, Lm, Speculation, TemplateOptions};
 
@@ -31,6 +31,8 @@ pub struct GenerateOptions {
     pub cancel: CancelToken,
     /// How tokens are guessed to compute several at once. The answer does not depend on it.
     pub speculation: Speculation,
+    /// Adapters of the model at work, each with its scale. Their order does not matter.
+    pub adapters: Vec<AdapterUse>,
     /// Go on after end-of-generation tokens, to the length asked for (for measurements).
     pub ignore_end_of_text: bool,
 }
@@ -137,6 +139,13 @@ impl GenerateOptions {
     #[must_use]
     pub fn with_speculation(mut self, speculation: Speculation) -> Self {
         self.speculation = speculation;
+        self
+    }
+
+    /// With one more adapter ([`Lm::add_adapter`](crate::Lm::add_adapter)) at this scale; 1: as it was trained.
+    #[must_use]
+    pub fn with_adapter(mut self, adapter: AdapterId, scale: f32) -> Self {
+        self.adapters.push(AdapterUse { adapter, scale });
         self
     }
 

@@ -176,7 +176,7 @@ impl DraftSpeculator {
         let same = pairs.take_while(|(seen, token)| seen == token).count();
         let same = same.min(text.len() - 1);
         if state.tokens().len() - same > TAKEN_BACK || state.tokens().is_empty() {
-            state.reuse(text)?;
+            state.reuse(text, &[])?;
         } else {
             state.cut(same)?;
         }

@@ -2,6 +2,7 @@
 
 use super::{precision, product, quantized};
 use crate::engine::Engine;
+use crate::lora::Site;
 use crate::spec::{AttentionSpec, QkNorm, RopeKind};
 use crate::weights::MixerWeights;
 use dunlin_compute::{
@@ -48,6 +49,18 @@ impl Engine {
             }
             (None, _) => matmul(pool, tier, &buffers.normed, &mut [q_product]),
         }
+        self.adapters.add(
+            pool,
+            tier,
+            Site::MixerInput(index),
+            &buffers.normed,
+            [
+                Some(&mut *q),
+                Some(&mut *k),
+                Some(&mut *v),
+                Some(&mut *gate),
+            ],
+        );
         let eps = self.spec.norm.eps();
         let v_bias = weights.kv.as_ref().and_then(|[_, v]| v.bias.as_ref());
         if v_bias.is_some() || weights.v_norm.is_some() {
@@ -118,8 +131,11 @@ impl Engine {
             }
         });
         let branch = &mut buffers.branch[..tokens * self.spec.hidden_size];
-        let mut products = [product(&weights.output.weight, branch)];
+        let mut products = [product(&weights.output.weight, &mut *branch)];
         matmul(pool, tier, mixed, &mut products);
+        let outputs = [Some(branch), None, None, None];
+        self.adapters
+            .add(pool, tier, Site::MixerOutput(index), mixed, outputs);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{nonlinearity, precision, product, quantized};
 use crate::engine::Engine;
+use crate::lora::Site;
 use dunlin_compute::{Gated, activate_in_place, add_assign, gate, matmul, matmul_gated};
 
 impl Engine {
@@ -25,7 +26,13 @@ impl Engine {
             bias: weights.up.bias.as_deref().unwrap_or_default(),
             kind,
         };
-        if quantize && fused.fits(&buffers.normed, gated) {
+        let (input, output) = (
+            Site::FeedForwardInput(index),
+            Site::FeedForwardOutput(index),
+        );
+        // Adapters need the factors and their product as floats.
+        let adapted = self.adapters.change(input) || self.adapters.change(output);
+        if !adapted && quantize && fused.fits(&buffers.normed, gated) {
             matmul_gated(pool, tier, &buffers.normed, fused, gated);
         } else {
             let gates = &mut buffers.gate[..tokens * width];
@@ -38,6 +45,9 @@ impl Engine {
                 }
                 None => matmul(pool, tier, &buffers.normed, &mut [up]),
             }
+            let outputs = [Some(&mut *gates), Some(&mut *ups), None, None];
+            self.adapters
+                .add(pool, tier, input, &buffers.normed, outputs);
             gated.fill_from(pool, tier, tokens, quantize, ups, |token, up, row| {
                 add_assign(up, fused.bias);
                 if weights.gate.is_some() {
@@ -50,8 +60,10 @@ impl Engine {
             });
         }
         let branch = &mut buffers.branch[..tokens * self.spec.hidden_size];
-        let mut products = [product(&weights.down.weight, branch)];
+        let mut products = [product(&weights.down.weight, &mut *branch)];
         matmul(pool, tier, gated, &mut products);
+        let outputs = [Some(branch), None, None, None];
+        self.adapters.add(pool, tier, output, gated, outputs);
     }
 
     /// `projection(f(gate(x)) * embedding for this layer)` of the stream into the branch.

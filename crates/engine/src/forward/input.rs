@@ -18,6 +18,7 @@ impl Engine {
         buffers.places.clear();
         buffers.jobs.clear();
         buffers.blocks.clear();
+        self.adapters.clear_active();
         for chunk in chunks {
             let sequence = self.cache.get(chunk.sequence)?;
             let first = buffers.positions.len();
@@ -28,6 +29,9 @@ impl Engine {
                 first_block: buffers.blocks.len(),
             });
             buffers.blocks.extend_from_slice(&sequence.blocks);
+            let rows = first..first + chunk.tokens.len();
+            self.adapters
+                .activate(rows, &sequence.computation.adapters)?;
             for position in first_position..sequence.length {
                 buffers.positions.push(position as u32);
                 let block = sequence.blocks[position / POSITIONS_PER_BLOCK];
@@ -37,7 +41,7 @@ impl Engine {
             }
             for (table, rotation) in buffers.tables.iter_mut().zip(&self.weights.rotations) {
                 let frequencies = match &rotation.long {
-                    Some(long) if sequence.long => long,
+                    Some(long) if sequence.computation.long => long,
                     _ => &rotation.frequencies,
                 };
                 let pairs = frequencies.len();

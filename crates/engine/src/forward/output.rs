@@ -4,6 +4,7 @@ use super::{normalize, product, quantized};
 use crate::EngineError;
 use crate::buffers::SCORE_ROWS;
 use crate::engine::{Chunk, Engine, Logits, Scores};
+use crate::lora::Site;
 use dunlin_compute::{matmul, scale_in_place};
 
 /// Who gets the results of a pass.
@@ -90,7 +91,13 @@ impl Engine {
                 }
             });
             let logits = &mut buffers.logits[..rows.len() * vocab];
-            matmul(&self.pool, tier, scored, &mut [product(head, logits)]);
+            matmul(&self.pool, tier, scored, &mut [product(head, &mut *logits)]);
+            let outputs = [Some(&mut *logits), None, None, None];
+            self.adapters
+                .add_to_rows(&self.pool, tier, Site::Head, scored, outputs, |of| {
+                    let before = |end: usize| rows.partition_point(|(_, row)| *row < end);
+                    before(of.start)..before(of.end)
+                });
             if self.spec.logit_scale != 1.0 {
                 scale_in_place(logits, self.spec.logit_scale);
             }

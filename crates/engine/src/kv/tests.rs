@@ -96,7 +96,7 @@ proptest! {
             match next {
                 Use::Create { text: which, length } => {
                     let tokens = text(which, length);
-                    let (id, known) = cache.create_with_prefix(&tokens, false);
+                    let (id, known) = cache.create_with_prefix(&tokens, Computation::default());
                     prop_assert!(known < length);
                     prop_assert_eq!(&cache.get(id).unwrap().tokens, &tokens[..known]);
                     live.push((id, which));
@@ -155,10 +155,14 @@ fn a_text_that_ended_is_found_to_the_last_token() {
         let id = cache.create();
         step(&mut cache, id, &tokens[..length]).unwrap();
         cache.remove(id).unwrap();
-        let (_, known) = cache.create_with_prefix(&tokens, false);
+        let (_, known) = cache.create_with_prefix(&tokens, Computation::default());
         assert_eq!(known, length);
         // The other rotation gives other keys.
-        assert_eq!(cache.create_with_prefix(&tokens, true).1, 0);
+        let long = Computation {
+            long: true,
+            ..Computation::default()
+        };
+        assert_eq!(cache.create_with_prefix(&tokens, long).1, 0);
         check(&cache);
     }
 }
@@ -169,7 +173,7 @@ fn a_running_sequence_shares_its_full_blocks() {
     let tokens = text(0, 75);
     let first = cache.create();
     step(&mut cache, first, &tokens).unwrap();
-    let (second, known) = cache.create_with_prefix(&tokens, false);
+    let (second, known) = cache.create_with_prefix(&tokens, Computation::default());
     assert_eq!(known, 64);
     let blocks = |id| cache.get(id).unwrap().blocks.clone();
     assert_eq!(blocks(first)[..2], blocks(second)[..2]);
@@ -180,17 +184,17 @@ fn a_running_sequence_shares_its_full_blocks() {
 fn the_least_recently_used_text_goes_first_and_from_its_end() {
     let mut cache = cache(false);
     for which in 1..4 {
-        let (id, known) = cache.create_with_prefix(&text(which, 96), false);
+        let (id, known) = cache.create_with_prefix(&text(which, 96), Computation::default());
         step(&mut cache, id, &text(which, 96)[known..]).unwrap();
         cache.remove(id).unwrap();
     }
     // 1 has three blocks of its own, 2 and 3 have five together: all eight are in use.
     assert_eq!((cache.free_blocks(), BLOCKS), (8, 8));
-    let (id, _) = cache.create_with_prefix(&[7; 33], false);
+    let (id, _) = cache.create_with_prefix(&[7; 33], Computation::default());
     step(&mut cache, id, &[7; 33]).unwrap();
     cache.remove(id).unwrap();
     for (which, expected) in [(3, 96), (2, 96), (1, 32)] {
-        let (id, known) = cache.create_with_prefix(&text(which, 97), false);
+        let (id, known) = cache.create_with_prefix(&text(which, 97), Computation::default());
         assert_eq!(known, expected, "text {which}");
         cache.remove(id).unwrap();
     }
@@ -208,7 +212,7 @@ fn a_text_with_states_goes_on_from_its_end_and_from_the_ends_of_its_steps() {
     }
     cache.remove(id).unwrap();
     for (length, expected) in [(100, 64), (65, 64), (64, 60), (60, 40), (40, 0)] {
-        let (id, known) = cache.create_with_prefix(&tokens[..length], false);
+        let (id, known) = cache.create_with_prefix(&tokens[..length], Computation::default());
         assert_eq!(known, expected, "{length} tokens");
         check(&cache);
         cache.discard(id).unwrap();

@@ -1,0 +1,14 @@
+//! The examples of the README and of the guide, compiled with the documentation's.
+
+macro_rules! pages {
+    ($($page:ident: $path:literal,)+) => {
+        $(#[doc = include_str!(concat!("../../../", $path))]
+        struct $page;)+
+    };
+}
+
+pages! {
+    Readme: "README.md",
+    Lora: "docs/lora.md",
+    Sampling: "docs/sampling.md",
+}
