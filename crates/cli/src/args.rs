@@ -4,8 +4,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use dunlin::{KvElement, Tier};
 
 use crate::commands::{
-    bench, cache, catalog, convert, embed, list, logits, perplexity, pull, rerank, rm, run, show,
-    template, tokenize, validate,
+    bench, cache, catalog, convert, embed, list, logits, perplexity, pull, rerank, rm, run, search,
+    show, template, tokenize, validate,
 };
 
 const EXAMPLES: &str = "\
@@ -80,6 +80,8 @@ pub(crate) enum Command {
     Embed(embed::EmbedArgs),
     /// Score how well texts answer a query
     Rerank(rerank::RerankArgs),
+    /// Search the text files of a folder by meaning and by words
+    Search(search::SearchArgs),
     /// Download a model into the cache
     Pull(pull::PullArgs),
     /// List the models that are in the cache

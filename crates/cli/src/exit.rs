@@ -3,6 +3,7 @@
 use std::io;
 use std::process::ExitCode;
 
+use dunlin::search::SearchError;
 use dunlin::{ConvertError, EngineError, Error, FormatError, HubError, TextError};
 
 use crate::interrupt;
@@ -112,11 +113,24 @@ fn of_sdk(error: &Error) -> Option<u8> {
         Error::Engine(error) => of_engine(error),
         Error::Convert(error) => of_convert(error),
         Error::Folder { .. } => Some(MODEL_FILE),
-        Error::NotAFolder { .. } | Error::NoPooling { .. } => Some(USAGE),
+        Error::NotAFolder { .. } | Error::NoPooling { .. } | Error::Dimensions { .. } => {
+            Some(USAGE)
+        }
         Error::CannotGenerate { .. } | Error::ManyLabels { .. } | Error::NotANumber { .. } => {
             Some(MODEL_FILE)
         }
         Error::Cancelled => Some(interrupt::EXIT_CODE),
+        Error::Search(error) => of_search(error),
+        _ => None,
+    }
+}
+
+fn of_search(error: &SearchError) -> Option<u8> {
+    match error {
+        SearchError::Io { source, .. } => {
+            (source.kind() == io::ErrorKind::NotFound).then_some(NOT_FOUND)
+        }
+        SearchError::Filter { .. } | SearchError::ChunkSize { .. } => Some(USAGE),
         _ => None,
     }
 }

@@ -37,6 +37,7 @@ enum Phase {
     Load,
     Measure,
     Compute,
+    Index,
 }
 
 impl Phase {
@@ -50,6 +51,7 @@ impl Phase {
             Phase::Load => "Loading",
             Phase::Measure => "Measuring",
             Phase::Compute => "Computing",
+            Phase::Index => "Indexing",
         }
     }
 }
@@ -114,6 +116,11 @@ impl ProgressView {
     /// How many texts of how many are computed.
     pub(crate) fn compute(&mut self, done: usize, total: usize) -> ControlFlow<()> {
         self.share(Phase::Compute, done as u64, total as u64)
+    }
+
+    /// How many files of how many are indexed.
+    pub(crate) fn index(&mut self, done: usize, total: usize) -> ControlFlow<()> {
+        self.share(Phase::Index, done as u64, total as u64)
     }
 
     /// Work on this machine, which needs no line where nobody watches.
@@ -189,7 +196,7 @@ impl Drop for ProgressView {
 fn bar(phase: Phase, done: u64, total: Option<u64>) -> ProgressBar {
     let template = match (phase, total) {
         (Phase::Load | Phase::Measure, _) => PERCENT,
-        (Phase::Compute, _) => TEXTS,
+        (Phase::Compute | Phase::Index, _) => TEXTS,
         (_, Some(_)) => BYTES,
         (_, None) => UNKNOWN_SIZE,
     };

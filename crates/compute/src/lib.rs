@@ -20,6 +20,7 @@ mod panels;
 mod pool;
 mod recurrent;
 mod simd;
+mod similarity;
 mod tier;
 
 pub use activations::{Activations, Precision};
@@ -37,4 +38,5 @@ pub use pack::{PackError, SharedBytes, map, pack, pack_with, packed_bytes};
 pub use panels::{PackedMatrix, PanelFormat, has_fast_kernel};
 pub use pool::{Pool, for_each_rows};
 pub use recurrent::{CONV_TAPS_MAX, Conv, DeltaNet, convolve, delta_net};
+pub use similarity::{dot_rows, dot_rows_error};
 pub use tier::Tier;

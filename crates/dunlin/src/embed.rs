@@ -1,64 +1,20 @@
 //! Texts as vectors.
 
+mod options;
+mod prefixes;
+
 use std::ops::ControlFlow;
+use std::sync::{Arc, OnceLock};
 
 use dunlin_engine::{EngineError, Input, Pooling};
 use dunlin_hub::ModelRef;
 use dunlin_text::TokenId;
 
+use crate::search::ModelIdentity;
 use crate::{Error, Lm, LoadOptions};
 
-/// How texts become vectors. Every field has a default; the builder methods set one each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct EmbedOptions {
-    /// How the vectors of a text's tokens become one; `None`: as the model says. A model that was made for writing says
-    /// nothing, and embeds (not very well) with what is named here.
-    pub pooling: Option<Pooling>,
-    /// Cut a text that is too long at its end instead of refusing it.
-    pub truncate: bool,
-    /// Scale vectors to length 1, so that their dot product is the cosine.
-    pub normalize: bool,
-}
-
-impl Default for EmbedOptions {
-    fn default() -> Self {
-        EmbedOptions {
-            pooling: None,
-            truncate: false,
-            normalize: true,
-        }
-    }
-}
-
-impl EmbedOptions {
-    /// The defaults: the model's own pooling, vectors of length 1, nothing cut.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// With this pooling.
-    #[must_use]
-    pub fn with_pooling(mut self, pooling: Pooling) -> Self {
-        self.pooling = Some(pooling);
-        self
-    }
-
-    /// With texts that are too long cut, or refused.
-    #[must_use]
-    pub fn with_truncate(mut self, truncate: bool) -> Self {
-        self.truncate = truncate;
-        self
-    }
-
-    /// With vectors of length 1, or as the model gives them.
-    #[must_use]
-    pub fn with_normalize(mut self, normalize: bool) -> Self {
-        self.normalize = normalize;
-        self
-    }
-}
+pub use options::{EmbedOptions, TooLong};
+pub use prefixes::Prefixes;
 
 /// Turns texts into vectors whose nearness is that of their meanings.
 ///
@@ -75,7 +31,45 @@ impl EmbedOptions {
 pub struct Embedder {
     lm: Lm,
     pooling: Pooling,
+    dimensions: usize,
+    prefixes: Prefixes,
     options: EmbedOptions,
+    identity: Arc<OnceLock<ModelIdentity>>,
+}
+
+/// What a text is in a search. It decides the words before it ([`Prefixes`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TextRole {
+    /// Neither: nothing is written before it.
+    #[default]
+    Plain,
+    /// What is asked.
+    Query,
+    /// What may answer.
+    Document,
+}
+
+/// Vectors, and what had to be done for them.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Embeddings {
+    /// One a text, in their order.
+    pub vectors: Vec<Vec<f32>>,
+    /// The texts that had more tokens than the model takes, and were treated as [`EmbedOptions::too_long`] says.
+    pub too_long: Vec<LongText>,
+}
+
+/// A text that had more tokens than the model takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LongText {
+    /// Index of the text.
+    pub index: usize,
+    /// Its tokens, special ones included.
+    pub tokens: usize,
+    /// Tokens that the model takes.
+    pub limit: usize,
 }
 
 impl Embedder {
@@ -103,7 +97,7 @@ impl Embedder {
     ///
     /// # Errors
     /// [`Error::NoPooling`] for a model that was not made for embedding, where `options` names no pooling;
-    /// [`EngineError::RankIsNoEmbedding`] for a reranker.
+    /// [`EngineError::RankIsNoEmbedding`] for a reranker; [`Error::Dimensions`] for more numbers than a vector has, or none.
     pub fn new(lm: Lm, options: EmbedOptions) -> Result<Self, Error> {
         let pooling = match options.pooling.or(lm.spec().pooling) {
             Some(Pooling::Rank) => return Err(EngineError::RankIsNoEmbedding.into()),
@@ -113,20 +107,53 @@ impl Embedder {
                 return Err(Error::NoPooling { architecture });
             }
         };
+        let limit = lm.spec().embedding_length();
+        let dimensions = options.dimensions.unwrap_or(limit);
+        if !(1..=limit).contains(&dimensions) {
+            let requested = dimensions;
+            return Err(Error::Dimensions { requested, limit });
+        }
+        let prefixes = match &options.prefixes {
+            Some(prefixes) => prefixes.clone(),
+            None => Prefixes::of_model(&lm).unwrap_or_default(),
+        };
         Ok(Embedder {
             lm,
             pooling,
+            dimensions,
+            prefixes,
             options,
+            identity: Arc::default(),
         })
     }
 
-    /// One vector a text, in their order. Short texts are computed together, which is faster than one by one.
+    /// One vector a text, in their order. Short texts are computed together, which is faster than one by one. Nothing is
+    /// written before them: for a search use [`Embedder::embed_query`] and [`Embedder::embed_documents`].
     ///
     /// # Errors
-    /// [`Error::TextTooLong`] with the numbers, unless the options say to cut; [`Error::Text`] for a text that the
+    /// [`Error::TextTooLong`] with the numbers, unless the options say otherwise; [`Error::Text`] for a text that the
     /// vocabulary cannot express. Either is found before the first text is computed.
     pub fn embed(&self, texts: &[impl AsRef<str>]) -> Result<Vec<Vec<f32>>, Error> {
         self.embed_with(texts, &mut |_, _| ControlFlow::Continue(()))
+    }
+
+    /// The vector of what is asked, with the model's words for queries before it.
+    ///
+    /// # Errors
+    /// As [`Embedder::embed`].
+    pub fn embed_query(&self, query: &str) -> Result<Vec<f32>, Error> {
+        let go_on = &mut |_, _| ControlFlow::Continue(());
+        let mut embeddings = self.embed_as(TextRole::Query, &[query], go_on)?;
+        Ok(embeddings.vectors.remove(0))
+    }
+
+    /// One vector a document, with the model's words for documents before each.
+    ///
+    /// # Errors
+    /// As [`Embedder::embed`].
+    pub fn embed_documents(&self, texts: &[impl AsRef<str>]) -> Result<Vec<Vec<f32>>, Error> {
+        let go_on = &mut |_, _| ControlFlow::Continue(());
+        Ok(self.embed_as(TextRole::Document, texts, go_on)?.vectors)
     }
 
     /// As [`Embedder::embed`]; now and then `progress` is told how many of how many are done, and ends the work with
@@ -139,13 +166,49 @@ impl Embedder {
         texts: &[impl AsRef<str>],
         progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
     ) -> Result<Vec<Vec<f32>>, Error> {
-        let inputs: Vec<Vec<TokenId>> = texts
-            .iter()
-            .enumerate()
-            .map(|(index, text)| self.encode(index, text.as_ref()))
-            .collect::<Result<_, _>>()?;
-        let inputs: Vec<Input<'_>> = inputs.iter().map(|ids| Input::new(ids)).collect();
-        in_groups(&self.lm, &inputs, progress, |group| self.compute(group))
+        Ok(self.embed_as(TextRole::Plain, texts, progress)?.vectors)
+    }
+
+    /// As [`Embedder::embed_with`], with the words before each text that belong to its role, and with a list of the texts that
+    /// were too long. What `progress` counts are the pieces that are computed, which are more than the texts where long ones
+    /// are split.
+    ///
+    /// # Errors
+    /// As [`Embedder::embed`].
+    pub fn embed_as(
+        &self,
+        role: TextRole,
+        texts: &[impl AsRef<str>],
+        progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+    ) -> Result<Embeddings, Error> {
+        let mut pieces = Vec::with_capacity(texts.len());
+        let mut pieces_of_text = Vec::with_capacity(texts.len());
+        let mut too_long = Vec::new();
+        for (index, text) in texts.iter().enumerate() {
+            let before = pieces.len();
+            let tokens = self.encode(index, role, text.as_ref(), &mut pieces)?;
+            pieces_of_text.push(pieces.len() - before);
+            let limit = self.max_tokens();
+            if tokens > limit {
+                too_long.push(LongText {
+                    index,
+                    tokens,
+                    limit,
+                });
+            }
+        }
+        let inputs: Vec<Input<'_>> = pieces.iter().map(|ids| Input::new(ids)).collect();
+        let computed = in_groups(&self.lm, &inputs, progress, |group| self.compute(group))?;
+        let lengths = pieces.iter().map(Vec::len);
+        let mut computed = computed.into_iter().zip(lengths);
+        let vectors = pieces_of_text.into_iter().map(|count| {
+            let of_text: Vec<_> = computed.by_ref().take(count).collect();
+            self.one_of(of_text)
+        });
+        Ok(Embeddings {
+            vectors: vectors.collect(),
+            too_long,
+        })
     }
 
     /// The vector of these token ids, exactly as they are: the special tokens must be among them, and nothing is cut.
@@ -154,21 +217,31 @@ impl Embedder {
     /// [`Error::TextTooLong`]; [`Error::Engine`] for an id outside the vocabulary; [`Error::EmptyPrompt`].
     pub fn embed_ids(&self, ids: &[TokenId]) -> Result<Vec<f32>, Error> {
         check_length(self.lm.context_length(), 0, ids.len())?;
-        Ok(self.compute(&[Input::new(ids)])?.remove(0))
+        let vector = self.compute(&[Input::new(ids)])?.remove(0);
+        Ok(self.one_of(vec![(vector, ids.len())]))
     }
 
-    /// The token ids of a text as it is embedded: with special tokens, and cut where the options say so.
+    /// The token ids of a text as it is embedded by [`Embedder::embed`]: with special tokens, and cut where the options say so.
     ///
     /// # Errors
-    /// As [`Embedder::embed`].
+    /// As [`Embedder::embed`], and [`Error::TextTooLong`] for a text that is embedded in several pieces.
     pub fn encode_text(&self, text: &str) -> Result<Vec<TokenId>, Error> {
-        self.encode(0, text)
+        let mut pieces = Vec::new();
+        let tokens = self.encode(0, TextRole::Plain, text, &mut pieces)?;
+        match pieces.len() {
+            1 => Ok(pieces.remove(0)),
+            _ => Err(Error::TextTooLong {
+                index: 0,
+                tokens,
+                limit: self.max_tokens(),
+            }),
+        }
     }
 
     /// Numbers of a vector.
     #[must_use]
     pub fn dimensions(&self) -> usize {
-        self.lm.spec().embedding_length()
+        self.dimensions
     }
 
     /// Tokens that a text can have, special ones included: the context, or less where the model's makers embed no longer
@@ -185,36 +258,113 @@ impl Embedder {
         self.pooling
     }
 
+    /// What is written before queries and documents.
+    #[must_use]
+    pub fn prefixes(&self) -> &Prefixes {
+        &self.prefixes
+    }
+
+    /// Which vectors these are: those of two embedders can be compared where this is equal. The model's weights are read once
+    /// for it, at the first call.
+    ///
+    /// # Errors
+    /// [`Error::Format`] where the model's file is there no more.
+    pub fn identity(&self) -> Result<&ModelIdentity, Error> {
+        if let Some(identity) = self.identity.get() {
+            return Ok(identity);
+        }
+        let identity = ModelIdentity::of(self)?;
+        Ok(self.identity.get_or_init(|| identity))
+    }
+
     /// The model.
     #[must_use]
     pub fn lm(&self) -> &Lm {
         &self.lm
     }
 
-    fn encode(&self, index: usize, text: &str) -> Result<Vec<TokenId>, Error> {
+    /// Tokens that a text has more when it is embedded in this role.
+    pub(crate) fn tokens_beside(&self, role: TextRole) -> Result<usize, Error> {
         let tokenizer = self.lm.tokenizer();
-        let mut ids = tokenizer.encode(text, false)?;
-        if self.options.truncate {
-            let special = tokenizer.add_special(Vec::new()).len();
-            ids.truncate(self.max_tokens().saturating_sub(special));
+        let special = tokenizer.add_special(Vec::new()).len();
+        Ok(match self.prefix(role) {
+            "" => special,
+            // Joined, the words' last token and the text's first may be others than apart.
+            prefix => special + tokenizer.encode(prefix, false)?.len() + 1,
+        })
+    }
+
+    fn prefix(&self, role: TextRole) -> &str {
+        match role {
+            TextRole::Plain => "",
+            TextRole::Query => &self.prefixes.query,
+            TextRole::Document => &self.prefixes.document,
         }
-        let ids = tokenizer.add_special(ids);
-        check_length(self.max_tokens(), index, ids.len())?;
-        Ok(ids)
+    }
+
+    /// Appends the token ids of a text, in pieces that fit. Returns how many tokens it had, special ones included.
+    fn encode(
+        &self,
+        index: usize,
+        role: TextRole,
+        text: &str,
+        pieces: &mut Vec<Vec<TokenId>>,
+    ) -> Result<usize, Error> {
+        let tokenizer = self.lm.tokenizer();
+        let mut ids = match self.prefix(role) {
+            "" => tokenizer.encode(text, false)?,
+            prefix => tokenizer.encode(&format!("{prefix}{text}"), false)?,
+        };
+        let special = tokenizer.add_special(Vec::new()).len();
+        let tokens = ids.len() + special;
+        let room = self.max_tokens().saturating_sub(special);
+        match self.options.too_long {
+            TooLong::ChunkAndMean if ids.len() > room && room > 0 => {
+                let even = ids.len().div_ceil(ids.len().div_ceil(room));
+                pieces.extend(
+                    ids.chunks(even)
+                        .map(|ids| tokenizer.add_special(ids.to_vec())),
+                );
+                return Ok(tokens);
+            }
+            TooLong::Truncate => ids.truncate(room),
+            _ => check_length(self.max_tokens(), index, tokens)?,
+        }
+        pieces.push(tokenizer.add_special(ids));
+        Ok(tokens)
     }
 
     fn compute(&self, inputs: &[Input<'_>]) -> Result<Vec<Vec<f32>>, Error> {
         if inputs.iter().any(|input| input.tokens.is_empty()) {
             return Err(Error::EmptyPrompt);
         }
-        let mut vectors = self.lm.lock().embed(inputs, self.pooling)?;
-        for vector in &mut vectors {
+        let vectors = self.lm.lock().embed(inputs, self.pooling)?;
+        for vector in &vectors {
             require_numbers(vector)?;
-            if self.options.normalize {
-                normalize(vector);
-            }
         }
         Ok(vectors)
+    }
+
+    /// The vector of a text out of those of its pieces with their tokens: cut and scaled as the options say.
+    fn one_of(&self, pieces: Vec<(Vec<f32>, usize)>) -> Vec<f32> {
+        let scale = |mut vector: Vec<f32>| {
+            if self.options.normalize {
+                normalize(&mut vector);
+            }
+            vector
+        };
+        let whole = match <[_; 1]>::try_from(pieces) {
+            Ok([(vector, _)]) => vector,
+            Err(pieces) => {
+                let pieces = pieces.into_iter();
+                weighted_mean(
+                    pieces
+                        .map(|(vector, tokens)| (scale(vector), tokens))
+                        .collect(),
+                )
+            }
+        };
+        scale(whole[..self.dimensions.min(whole.len())].to_vec())
     }
 }
 
@@ -269,8 +419,20 @@ pub(crate) fn require_numbers(values: &[f32]) -> Result<(), Error> {
     }
 }
 
+/// The mean of vectors of one length, each with its weight.
+fn weighted_mean(vectors: Vec<(Vec<f32>, usize)>) -> Vec<f32> {
+    let total: f64 = vectors.iter().map(|(_, weight)| *weight as f64).sum();
+    let mut sums = vec![0.0_f64; vectors.first().map_or(0, |(vector, _)| vector.len())];
+    for (vector, weight) in &vectors {
+        for (sum, x) in sums.iter_mut().zip(vector) {
+            *sum += f64::from(*x) * *weight as f64;
+        }
+    }
+    sums.into_iter().map(|sum| (sum / total) as f32).collect()
+}
+
 /// Scales a vector to length 1; one of zeros stays.
-fn normalize(vector: &mut [f32]) {
+pub(crate) fn normalize(vector: &mut [f32]) {
     let square: f64 = vector.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
     let length = square.sqrt();
     if length > 0.0 {

@@ -8,6 +8,8 @@ use dunlin_format::FormatError;
 use dunlin_hub::HubError;
 use dunlin_text::TextError;
 
+use crate::search::SearchError;
+
 /// Everything that can go wrong between a model's name and its answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -140,7 +142,7 @@ pub enum Error {
 
     /// A text to embed or score does not fit.
     #[error(
-        "text {index} (counted from 0) has {tokens} tokens, special ones included, and the model takes {limit}: shorten it, split it, or have it cut (`truncate`, on the command line `--truncate`)"
+        "text {index} (counted from 0) has {tokens} tokens, special ones included, and the model takes {limit}: shorten it, split it, or name what becomes of it (`TooLong`; on the command line `--truncate`)"
     )]
     TextTooLong {
         /// Index of the text or document.
@@ -150,6 +152,21 @@ pub enum Error {
         /// Tokens that the model takes, or that it was loaded for.
         limit: usize,
     },
+
+    /// Vectors were to be cut to a length that they do not have.
+    #[error(
+        "vectors of {requested} numbers were asked for, and this model gives {limit}: ask for 1 to {limit}"
+    )]
+    Dimensions {
+        /// Numbers asked for.
+        requested: usize,
+        /// Numbers of a whole vector.
+        limit: usize,
+    },
+
+    /// An index could not be built, read, written or asked.
+    #[error(transparent)]
+    Search(#[from] SearchError),
 
     /// A vector or score is NaN or infinite.
     #[error(

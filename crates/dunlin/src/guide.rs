@@ -11,4 +11,5 @@ pages! {
     Readme: "README.md",
     Lora: "docs/lora.md",
     Sampling: "docs/sampling.md",
+    Search: "docs/search.md",
 }

@@ -41,6 +41,7 @@ mod lora;
 mod prompt;
 mod rerank;
 mod sampling;
+pub mod search;
 mod speculate;
 mod state;
 mod tokenizer_file;
@@ -50,7 +51,7 @@ pub use bench::{
     peak_resident_bytes, processor_name,
 };
 pub use device::{DeviceConfiguration, physical_cores};
-pub use embed::{EmbedOptions, Embedder};
+pub use embed::{EmbedOptions, Embedder, Embeddings, LongText, Prefixes, TextRole, TooLong};
 pub use error::Error;
 pub use evaluate::Perplexity;
 pub use generate::{

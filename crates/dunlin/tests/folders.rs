@@ -13,8 +13,8 @@ use bert::{CAT, CLS, DOG, LONGEST_TEXT, POSITIONS, SEP, SLEEPS};
 use common::{fixture, options, tiny};
 use dunlin::{
     ConvertError, ConvertOptions, EmbedOptions, Embedder, EngineError, Error, GenerateOptions, Hub,
-    HubConfig, Lm, LoadEvent, LoadOptions, ModelInfo, ModelRef, OutputType, Pooling, Prompt,
-    RerankOptions, Reranker, TokenizerFile, imported_file,
+    HubConfig, Lm, LoadEvent, LoadOptions, ModelInfo, ModelRef, OutputType, Pooling, Prefixes,
+    Prompt, RerankOptions, Reranker, TextRole, TokenizerFile, TooLong, imported_file,
 };
 use tempfile::TempDir;
 
@@ -220,7 +220,7 @@ fn a_text_that_is_too_long_is_refused_with_numbers_or_cut_by_wish() {
         matches!(error, Error::TextTooLong { index: 1, tokens, limit: l } if (tokens, l) == (expected, limit)),
         "{error:?}"
     );
-    let cutting = setting.embedder(EmbedOptions::default().with_truncate(true));
+    let cutting = setting.embedder(EmbedOptions::default().with_too_long(TooLong::Truncate));
     let ids = cutting.encode_text(&long).unwrap();
     assert_eq!((ids.len(), ids[0], ids[limit - 1]), (limit, CLS, SEP));
     assert_eq!(cutting.embed(&[&long]).unwrap()[0].len(), 32);
@@ -230,6 +230,87 @@ fn a_text_that_is_too_long_is_refused_with_numbers_or_cut_by_wish() {
         32,
         "ids are the caller's affair"
     );
+}
+
+#[test]
+fn a_text_in_pieces_has_the_weighted_mean_of_their_vectors() {
+    let setting = Setting::of(bert::write_embedder);
+    let in_pieces = EmbedOptions::default().with_too_long(TooLong::ChunkAndMean);
+    let embedder = setting.embedder(in_pieces);
+    // 28 tokens beside 2 special ones, of 20: two pieces of 14.
+    let text = format!("{}{}", "cat ".repeat(14), "dog sleeps ".repeat(7));
+    let go_on = &mut |_, _| ControlFlow::Continue(());
+    let found = embedder.embed_as(TextRole::Plain, &["cat", &text], go_on);
+    let found = found.unwrap();
+    let told = [
+        found.too_long[0].index,
+        found.too_long[0].tokens,
+        found.too_long[0].limit,
+    ];
+    assert_eq!((found.too_long.len(), told), (1, [1, 30, LONGEST_TEXT]));
+    let pieces = ["cat ".repeat(14), "dog sleeps ".repeat(7)];
+    let pieces = embedder.embed(&pieces).unwrap();
+    let mean: Vec<f32> = pieces[0]
+        .iter()
+        .zip(&pieces[1])
+        .map(|(a, b)| (a + b) / 2.0)
+        .collect();
+    let length = mean.iter().map(|x| x * x).sum::<f32>().sqrt();
+    assert!(length < 0.999, "the pieces differ");
+    for (found, mean) in found.vectors[1].iter().zip(&mean) {
+        assert!((found - mean / length).abs() < 1e-5);
+    }
+    let cutting = setting.embedder(EmbedOptions::default().with_too_long(TooLong::Truncate));
+    let cut = cutting.embed_as(TextRole::Plain, &[&text], go_on).unwrap();
+    assert_eq!((cut.too_long.len(), cut.too_long[0].tokens), (1, 30));
+    assert_ne!(cut.vectors[0], found.vectors[1]);
+    assert!(matches!(
+        embedder.encode_text(&text),
+        Err(Error::TextTooLong { .. })
+    ));
+}
+
+#[test]
+fn a_cut_vector_is_the_beginning_scaled_again() {
+    let setting = Setting::of(bert::write_embedder);
+    let whole = setting
+        .embedder(EmbedOptions::default())
+        .embed(&["a cat"])
+        .unwrap();
+    let embedder = setting.embedder(EmbedOptions::default().with_dimensions(8));
+    assert_eq!(embedder.dimensions(), 8);
+    let cut = embedder.embed(&["a cat"]).unwrap();
+    let length = whole[0][..8].iter().map(|x| x * x).sum::<f32>().sqrt();
+    assert_eq!(cut[0].len(), 8);
+    for (cut, whole) in cut[0].iter().zip(&whole[0]) {
+        assert!((cut - whole / length).abs() < 1e-5);
+    }
+    for requested in [0, 33] {
+        let lm = embedder.lm().clone();
+        let options = EmbedOptions::default().with_dimensions(requested);
+        let error = Embedder::new(lm, options).map(|_| ()).unwrap_err();
+        assert!(
+            matches!(error, Error::Dimensions { requested: r, limit: 32 } if r == requested),
+            "{error:?}"
+        );
+    }
+}
+
+#[test]
+fn queries_and_documents_have_their_words_before_them() {
+    let setting = Setting::of(bert::write_embedder);
+    let plain = setting.embedder(EmbedOptions::default());
+    assert_eq!(plain.prefixes(), &Prefixes::none());
+    assert_eq!(
+        plain.embed_query("cat").unwrap(),
+        plain.embed(&["cat"]).unwrap()[0]
+    );
+    let prefixes = Prefixes::new("dog ", "a ");
+    let embedder = setting.embedder(EmbedOptions::default().with_prefixes(prefixes));
+    let wanted = plain.embed(&["dog cat", "a cat", "cat"]).unwrap();
+    assert_eq!(embedder.embed_query("cat").unwrap(), wanted[0]);
+    assert_eq!(embedder.embed_documents(&["cat"]).unwrap()[0], wanted[1]);
+    assert_eq!(embedder.embed(&["cat"]).unwrap()[0], wanted[2]);
 }
 
 #[test]

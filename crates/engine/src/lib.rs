@@ -22,7 +22,7 @@ pub use error::EngineError;
 pub use kv::SequenceId;
 pub use lora::{AdapterId, AdapterUse, LORA_RANK_MAX, LoraAdapter, LoraMatrix, LoraPair};
 pub use memory::{MemoryPlan, mapped_weight_bytes, weight_bytes, weight_bytes_beside_mapped};
-pub use sampler::{Mirostat, Sampler, SamplerConfig, SamplerStep};
+pub use sampler::{Mirostat, Random, Sampler, SamplerConfig, SamplerStep};
 pub use spec::{ModelSpec, Pooling};
 pub use stop::StopMatcher;
 pub use weights::LoadProgress;

@@ -34,12 +34,12 @@ mod typical;
 mod xtc;
 
 pub use config::{Mirostat, SamplerConfig};
+pub use random::Random;
 pub use step::SamplerStep;
 
 use dry::Dry;
 use mirostat::Limit;
 use penalty::Penalties;
-use random::Random;
 use selection::Selection;
 
 use crate::EngineError;

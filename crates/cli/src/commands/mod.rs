@@ -15,6 +15,7 @@ pub(crate) mod rerank;
 pub(crate) mod rm;
 pub(crate) mod run;
 mod sampling;
+pub(crate) mod search;
 mod several;
 pub(crate) mod show;
 pub(crate) mod template;
@@ -51,6 +52,7 @@ pub(crate) fn run(cli: Cli, terminal: &Terminal) -> Result<()> {
         Command::Validate(args) => validate::execute(&args, terminal),
         Command::Embed(args) => embed::execute(&args, global, terminal),
         Command::Rerank(args) => rerank::execute(&args, global, terminal),
+        Command::Search(args) => search::execute(&args, global, terminal),
         Command::Convert(args) => convert::execute(&args, global, terminal),
         Command::Cache(args) => cache::execute(&args, global, terminal),
         Command::Tokenize(args) => tokenize::execute(&args, global, terminal),

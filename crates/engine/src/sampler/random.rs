@@ -3,13 +3,15 @@
 //!
 //! Own code, because the numbers that follow a seed must never change under a dependency's update.
 
+/// Numbers that look random and follow from a seed.
 #[derive(Debug, Clone)]
-pub(super) struct Random {
+pub struct Random {
     state: [u64; 4],
 }
 
 impl Random {
-    pub(super) fn new(seed: u64) -> Self {
+    /// The sequence of this seed.
+    pub fn new(seed: u64) -> Self {
         let mut seed = seed;
         Random {
             state: std::array::from_fn(|_| split_mix(&mut seed)),
@@ -17,7 +19,7 @@ impl Random {
     }
 
     /// A number from 0 to below 1, in steps of 2^-53.
-    pub(super) fn unit(&mut self) -> f64 {
+    pub fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
     }
 
