@@ -49,6 +49,7 @@ impl Default for GenerateOptions {
             template: TemplateOptions::default(),
             cancel: CancelToken::default(),
             speculation: Speculation::default(),
+            adapters: Vec::new(),
             ignore_end_of_text: false,
         }
     }
