@@ -4,8 +4,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use dunlin::{KvElement, Tier};
 
 use crate::commands::{
-    bench, cache, catalog, convert, embed, list, logits, perplexity, pull, rerank, rm, run, search,
-    show, template, tokenize, validate,
+    bench, cache, catalog, convert, devices, embed, fim, list, logits, perplexity, pull, rerank,
+    rm, run, search, show, template, tokenize, validate,
 };
 
 const EXAMPLES: &str = "\
@@ -76,6 +76,9 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Ask a model, or chat with it
     Run(Box<run::RunArgs>),
+    /// Fill in code between what stands before and after it
+    #[command(visible_alias = "infill")]
+    Fim(fim::FimArgs),
     /// Turn texts into vectors
     Embed(embed::EmbedArgs),
     /// Score how well texts answer a query
@@ -93,6 +96,8 @@ pub(crate) enum Command {
     Rm(rm::RmArgs),
     /// Search the models that have a name
     Catalog(catalog::CatalogArgs),
+    /// List what models can compute on
+    Devices(devices::DevicesArgs),
     /// Make a GGUF file of a Hugging Face model folder
     Convert(convert::ConvertArgs),
     /// Check a model file without reading its weights
@@ -130,6 +135,9 @@ pub(crate) struct LoadArgs {
     /// Leave the weights in the file, where memory matters more than speed: the same answers, several times slower
     #[arg(long)]
     pub(crate) mmap_weights: bool,
+    /// Keep weights and cache in memory whatever else runs: the system may not swap them out
+    #[arg(long)]
+    pub(crate) mlock: bool,
 }
 
 /// Number type of the KV cache.

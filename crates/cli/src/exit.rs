@@ -113,12 +113,14 @@ fn of_sdk(error: &Error) -> Option<u8> {
         Error::Engine(error) => of_engine(error),
         Error::Convert(error) => of_convert(error),
         Error::Folder { .. } => Some(MODEL_FILE),
-        Error::NotAFolder { .. } | Error::NoPooling { .. } | Error::Dimensions { .. } => {
-            Some(USAGE)
-        }
-        Error::CannotGenerate { .. } | Error::ManyLabels { .. } | Error::NotANumber { .. } => {
-            Some(MODEL_FILE)
-        }
+        Error::NotAFolder { .. }
+        | Error::NoPooling { .. }
+        | Error::Dimensions { .. }
+        | Error::NoFileTokens => Some(USAGE),
+        Error::CannotGenerate { .. }
+        | Error::CannotInfill { .. }
+        | Error::ManyLabels { .. }
+        | Error::NotANumber { .. } => Some(MODEL_FILE),
         Error::Cancelled => Some(interrupt::EXIT_CODE),
         Error::Search(error) => of_search(error),
         _ => None,

@@ -7,8 +7,10 @@ use std::process::Stdio;
 
 use common::{Dunlin, fixture};
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 18] = [
     "run",
+    "fim",
+    "devices",
     "embed",
     "rerank",
     "convert",

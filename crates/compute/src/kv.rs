@@ -113,6 +113,14 @@ impl KvSlabs {
         }
     }
 
+    /// Takes all memory of the slabs now, and keeps the system from swapping it out.
+    ///
+    /// # Errors
+    /// The process may not lock so much, or the system has no such call.
+    pub fn lock(&self) -> std::io::Result<()> {
+        self.memory.lock()
+    }
+
     /// Copies the keys and values of a block into another one.
     ///
     /// # Panics

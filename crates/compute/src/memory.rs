@@ -1,12 +1,13 @@
 //! Zeroed memory that is read all through for every token: weights, keys and values.
 
 use memmap2::MmapMut;
+use std::io;
 use std::ops::{Deref, DerefMut};
 
 /// Bytes of a cache line: the memory begins at one.
 const LINE: usize = 64;
-/// Bytes from which memory is mapped by itself.
-const MAPPED: usize = 1 << 20;
+/// Bytes from which memory is mapped by itself, so that the system has it back when it is dropped. An allocator would keep it.
+const MAPPED: usize = 1 << 16;
 
 /// Zeroed bytes that begin at a cache line. The operating system gives them when they are first written, in large pages where it has
 /// such: each saves the processor 512 look-ups of addresses.
@@ -31,6 +32,21 @@ impl Memory {
         let bytes = vec![0; len + LINE];
         let start = bytes.as_ptr().align_offset(LINE);
         Memory(Kind::Heap(bytes, start))
+    }
+
+    /// Takes the memory now and keeps the system from swapping it out, as long as this value lives. Little memory
+    /// shares its pages with the heap and is left alone.
+    ///
+    /// # Errors
+    /// The process may not lock so much, or the system has no such call.
+    pub(crate) fn lock(&self) -> io::Result<()> {
+        match &self.0 {
+            #[cfg(unix)]
+            Kind::Mapped(map) => map.lock(),
+            #[cfg(not(unix))]
+            Kind::Mapped(_) => Err(io::ErrorKind::Unsupported.into()),
+            Kind::Heap(..) => Ok(()),
+        }
     }
 }
 
@@ -68,6 +84,9 @@ mod tests {
             assert!(memory.iter().all(|byte| *byte == 0));
             assert!(memory.as_ptr().addr().is_multiple_of(LINE));
             memory.fill(7);
+            if cfg!(unix) && len <= 4096 {
+                assert!(memory.lock().is_ok());
+            }
             assert!(memory.iter().all(|byte| *byte == 7));
         }
     }

@@ -160,6 +160,18 @@ impl PackedMatrix {
         }
     }
 
+    /// Keeps the system from swapping packed weights out. Shared ones are their owner's to lock, and matrices below a megabyte
+    /// are left alone.
+    ///
+    /// # Errors
+    /// The process may not lock so much, or the system has no such call.
+    pub fn lock(&self) -> std::io::Result<()> {
+        match &self.data {
+            Data::Packed(data) => data.lock(),
+            Data::Shared(_) => Ok(()),
+        }
+    }
+
     pub(crate) fn panels(&self) -> usize {
         self.rows.div_ceil(ROWS)
     }

@@ -21,12 +21,13 @@ use dunlin_format::Gguf;
 use dunlin_hub::ModelRef;
 use dunlin_text::TokenId;
 
-use crate::info::{Header, Memory, ModelInfo};
+use crate::info::{Header, MemoryEstimate, ModelInfo};
 use crate::load::{LoadOptions, locate};
 use crate::{Error, lm};
 
 pub use cold_start::cold_start;
-pub use machine::{peak_resident_bytes, processor_name};
+pub(crate) use machine::machine_memory;
+pub use machine::{peak_resident_bytes, processor_name, resident_bytes};
 pub use plan::{BenchKind, BenchOptions, BenchTest};
 pub use spread::{NOISY, Spread};
 
@@ -50,7 +51,7 @@ pub struct Bench {
     engine: Engine,
     gguf: Arc<Gguf>,
     info: ModelInfo,
-    memory: Memory,
+    memory: MemoryEstimate,
     file_type: &'static str,
     path: PathBuf,
     load: Duration,
@@ -88,7 +89,7 @@ impl Bench {
         // The tokenizer is built as for any other use, so that the time to load is the one that users wait.
         let (engine, _) = lm::load_both(&gguf, config, &mut load)?;
         let load = start.elapsed();
-        let memory = Memory {
+        let memory = MemoryEstimate {
             weights: engine.weight_bytes(),
             ..Header::of(&gguf, &spec).memory(&spec, config.context_length, config.kv_element)
         };
@@ -146,7 +147,7 @@ impl Bench {
 
     /// The memory that it takes, with a cache for the tests.
     #[must_use]
-    pub fn memory(&self) -> Memory {
+    pub fn memory(&self) -> MemoryEstimate {
         self.memory
     }
 

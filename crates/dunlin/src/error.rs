@@ -73,6 +73,19 @@ pub enum Error {
         limit: usize,
     },
 
+    /// A model does not fit into the memory that it was given, in any way.
+    #[error(
+        "with a context of {context_length} tokens this model takes {needed} bytes, even with its weights left in the file, and {budget} are there: give it more memory, a shorter context or a cache of a smaller type, or choose a smaller model (`dunlin catalog --fits`)"
+    )]
+    DoesNotFit {
+        /// Bytes that it takes at least.
+        needed: u64,
+        /// Bytes that are there.
+        budget: u64,
+        /// Tokens of the shortest context that is of use.
+        context_length: usize,
+    },
+
     /// The prompt does not fit.
     #[error(
         "the prompt has {prompt_tokens} tokens and the context holds {context_length}: shorten the prompt, or load the model with a longer context"
@@ -103,6 +116,32 @@ pub enum Error {
     CannotGenerate {
         /// The architecture of the file.
         architecture: String,
+    },
+
+    /// The family has no tokens for filling in.
+    #[error(
+        "a model of architecture {architecture} with this vocabulary has no tokens for filling in the middle of a text: let it continue the text instead (`dunlin run MODEL --raw`), or choose a model that has them, such as qwen2.5-coder:0.5b (`dunlin show` says \"code infill\")"
+    )]
+    CannotInfill {
+        /// The architecture of the file.
+        architecture: String,
+    },
+
+    /// Other files of a repository were given to a family that cannot tell them apart.
+    #[error(
+        "this model has no tokens that keep the files of a repository apart: leave out the other files and the repository's name, or choose a model that has them, such as qwen2.5-coder:0.5b"
+    )]
+    NoFileTokens,
+
+    /// What stands around a gap does not fit.
+    #[error(
+        "what stands around the gap has {prompt_tokens} tokens, and beside the answer there is room for {room}: shorten it, load the model with a longer context, ask for fewer tokens of answer, or let what is far from the gap be left out (`InfillOverflow::KeepNearest`, on the command line `--cut`)"
+    )]
+    InfillTooLong {
+        /// Tokens of files, prefix and suffix.
+        prompt_tokens: usize,
+        /// Tokens that the context holds beside the most tokens of the answer.
+        room: usize,
     },
 
     /// Guesses cannot be taken back.
@@ -232,6 +271,12 @@ pub enum Error {
     /// The loading was cancelled by its callback.
     #[error("cancelled")]
     Cancelled,
+
+    /// The memory of the model could not be locked.
+    #[error(
+        "the memory of the model cannot be locked: {0}; allow this process to lock as much (`ulimit -l`, or memlock in limits.conf), or load without memory lock"
+    )]
+    MemoryLock(#[source] std::io::Error),
 
     /// A program whose start was to be timed failed.
     #[error("the start of {program} cannot be timed: {reason}")]

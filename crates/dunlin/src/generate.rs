@@ -299,8 +299,8 @@ impl Generation<'_> {
     fn verify(&mut self, from: usize, known: usize) -> Result<(), Error> {
         let (sampler, history, chosen) = (&mut self.sampler, &self.history, &mut self.chosen);
         let (tokenizer, logprobs) = (&self.tokenizer, &mut self.logprobs);
-        let ends_text =
-            |token| !self.options.ignore_end_of_text && tokenizer.is_end_of_generation(token);
+        let options = &self.options;
+        let ends_text = |token| ends_text(options, tokenizer, token);
         // Rows of padding beyond the vocabulary stand for no text.
         let vocab_size = tokenizer.vocab_size();
         // Guesses follow a single known token.
@@ -341,7 +341,7 @@ impl Generation<'_> {
     }
 
     fn ends_text(&self, token: TokenId) -> bool {
-        !self.options.ignore_end_of_text && self.tokenizer.is_end_of_generation(token)
+        ends_text(&self.options, &self.tokenizer, token)
     }
 
     /// Adds a token to the answer.
@@ -393,6 +393,12 @@ impl Generation<'_> {
         });
         Ok(())
     }
+}
+
+/// Whether an answer ends before this token.
+fn ends_text(options: &GenerateOptions, tokenizer: &Tokenizer, token: TokenId) -> bool {
+    let ends = tokenizer.is_end_of_generation(token) || options.stop_tokens.contains(&token);
+    ends && !options.ignore_end_of_text
 }
 
 /// A seed from the operating system: the standard library takes the keys of its hash maps from there.

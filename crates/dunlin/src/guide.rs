@@ -9,6 +9,8 @@ macro_rules! pages {
 
 pages! {
     Readme: "README.md",
+    Code: "docs/code.md",
+    Fit: "docs/fit.md",
     Lora: "docs/lora.md",
     Sampling: "docs/sampling.md",
     Search: "docs/search.md",

@@ -13,12 +13,13 @@ use dunlin_hub::Capability;
 use serde::Serialize;
 
 use crate::Error;
+use crate::code::can_infill;
 use crate::load::DEFAULT_CONTEXT_LENGTH;
 use crate::sampling::RecommendedSampling;
 
 pub use attention::{AttentionLayout, LayerKind, LayerRun};
-pub(crate) use memory::Header;
-pub use memory::Memory;
+pub use memory::MemoryEstimate;
+pub(crate) use memory::{Header, Sizes};
 
 /// What a model file says of itself. Absent figures are absent in the file.
 #[derive(Clone, Debug, Serialize)]
@@ -71,7 +72,7 @@ pub struct ModelInfo {
     /// pooling. A card of the catalog may know more.
     pub capabilities: Vec<Capability>,
     /// The memory that it would take with the default context; `None` where it cannot be computed.
-    pub memory: Option<Memory>,
+    pub memory: Option<MemoryEstimate>,
     /// Why this build cannot compute it.
     pub unsupported: Option<String>,
     #[serde(skip)]
@@ -150,7 +151,7 @@ impl ModelInfo {
                 embeds.then(|| spec.embedding_length())
             }),
             longest_text: spec.as_ref().ok().and_then(|spec| spec.longest_text),
-            can_infill: abilities::can_infill(metadata)?,
+            can_infill: can_infill(metadata)?,
             sampling: RecommendedSampling::of(metadata),
             capabilities: abilities::capabilities(metadata, pooling)?,
             memory: None,
@@ -172,13 +173,17 @@ impl ModelInfo {
     /// The memory that it would take with a context of this many tokens and an F16 cache, from the header alone. `None`
     /// where it cannot be computed. (What a loaded model takes is in [`Lm::memory`](crate::Lm::memory).)
     #[must_use]
-    pub fn memory_for(&self, context_length: usize) -> Option<Memory> {
+    pub fn memory_for(&self, context_length: usize) -> Option<MemoryEstimate> {
         self.memory_with(context_length, KvElement::F16)
     }
 
     /// As [`ModelInfo::memory_for`], with a cache of another number type.
     #[must_use]
-    pub fn memory_with(&self, context_length: usize, kv_element: KvElement) -> Option<Memory> {
+    pub fn memory_with(
+        &self,
+        context_length: usize,
+        kv_element: KvElement,
+    ) -> Option<MemoryEstimate> {
         let (spec, header) = (self.spec.as_ref()?, self.header.as_ref()?);
         Some(header.memory(spec, context_length, kv_element))
     }
@@ -190,7 +195,7 @@ impl ModelInfo {
         &self,
         context_length: usize,
         kv_element: KvElement,
-    ) -> Option<Memory> {
+    ) -> Option<MemoryEstimate> {
         let (spec, header) = (self.spec.as_ref()?, self.header.as_ref()?);
         Some(header.memory_mapped(spec, context_length, kv_element))
     }

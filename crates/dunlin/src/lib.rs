@@ -26,10 +26,13 @@
 //! writes nothing to the terminal.
 
 mod bench;
+mod code;
 mod device;
+mod devices;
 mod embed;
 mod error;
 mod evaluate;
+mod fit;
 mod generate;
 #[cfg(doctest)]
 mod guide;
@@ -39,31 +42,46 @@ mod lm;
 mod load;
 mod lora;
 mod prompt;
+mod recommend;
 mod rerank;
 mod sampling;
 pub mod search;
 mod speculate;
 mod state;
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "only tests use it"
+)]
+mod test_data;
 mod tokenizer_file;
 
 pub use bench::{
     Bench, BenchKind, BenchOptions, BenchResult, BenchTest, NOISY, Spread, cold_start,
-    peak_resident_bytes, processor_name,
+    peak_resident_bytes, processor_name, resident_bytes,
+};
+pub use code::{
+    CodeCompleter, CodeCompletion, CodeEnd, CodeFile, CodeFinish, CodeOptions, CodeRequest,
+    Dropped, InfillOrder, InfillOverflow, InfillPrompt,
 };
 pub use device::{DeviceConfiguration, physical_cores};
+pub use devices::{Device, DeviceKind, devices};
 pub use embed::{EmbedOptions, Embedder, Embeddings, LongText, Prefixes, TextRole, TooLong};
 pub use error::Error;
 pub use evaluate::Perplexity;
+pub use fit::{Fit, FitOptions, fit, fit_with};
 pub use generate::{
     BeamOptions, CancelToken, Completion, Event, FinishReason, GenerateOptions, Generation,
     ScoredCompletion, TokenLogprob, TopLogprob, Usage,
 };
 pub use import::{convert, imported_file};
-pub use info::{AttentionLayout, LayerKind, LayerRun, Memory, ModelInfo, TensorTypeUse};
+pub use info::{AttentionLayout, LayerKind, LayerRun, MemoryEstimate, ModelInfo, TensorTypeUse};
 pub use lm::Lm;
 pub use load::{DEFAULT_CONTEXT_LENGTH, LoadEvent, LoadOptions};
 pub use lora::LoraAdapter;
 pub use prompt::{Message, Prompt, TemplateOptions};
+pub use recommend::{Rating, Recommendation, Task, fitting, performance_score, rate, recommend};
 pub use rerank::{RerankOptions, Reranker};
 pub use sampling::RecommendedSampling;
 pub use speculate::{DraftLength, DraftModel, Speculation};

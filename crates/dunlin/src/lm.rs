@@ -10,8 +10,8 @@ use dunlin_format::{Gguf, Report};
 use dunlin_hub::{ModelCard, ModelRef};
 use dunlin_text::{ChatTemplate, Tokenizer};
 
-use crate::info::{Header, Memory, ModelInfo};
-use crate::load::{LoadEvent, LoadOptions, locate};
+use crate::info::{Header, MemoryEstimate, ModelInfo};
+use crate::load::{LoadEvent, LoadOptions, locate, prepare};
 use crate::prompt::{Message, TemplateOptions};
 use crate::state::State;
 use crate::{Error, TokenizerFile, import};
@@ -31,7 +31,7 @@ struct Inner {
     spec: ModelSpec,
     config: EngineConfig,
     info: ModelInfo,
-    memory: Memory,
+    memory: MemoryEstimate,
     path: PathBuf,
     source: String,
     notes: Vec<String>,
@@ -72,7 +72,7 @@ impl Lm {
         };
         let (engine, text) = load_both(&gguf, config, &mut options)?;
         let header = Header::of(&gguf, &spec);
-        let memory = Memory {
+        let memory = MemoryEstimate {
             weights: engine.weight_bytes(),
             mapped_weights: engine.mapped_bytes(),
             ..header.memory(&spec, config.context_length, config.kv_element)
@@ -137,7 +137,7 @@ impl Lm {
 
     /// The memory that it takes, measured at load.
     #[must_use]
-    pub fn memory(&self) -> Memory {
+    pub fn memory(&self) -> MemoryEstimate {
         self.inner.memory
     }
 
@@ -269,7 +269,11 @@ pub(crate) fn load_both(
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         match engine {
             Err(EngineError::Cancelled) => Err(Error::Cancelled),
-            engine => Ok((engine?, text?)),
+            engine => {
+                let mut engine = engine?;
+                prepare(&mut engine, gguf, options)?;
+                Ok((engine, text?))
+            }
         }
     })
 }

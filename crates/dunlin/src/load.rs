@@ -1,5 +1,7 @@
 //! How a model is loaded, and what is said meanwhile.
 
+mod prepare;
+
 use std::fmt;
 use std::ops::ControlFlow;
 
@@ -8,6 +10,8 @@ use dunlin_engine::ModelSpec;
 use dunlin_hub::{Hub, HubConfig, ModelRef, Progress, PulledModel};
 
 use crate::{DeviceConfiguration, Error, import};
+
+pub(crate) use prepare::prepare;
 
 /// Longest context that is taken without being asked for, in tokens: the memory for it is reserved at load.
 pub const DEFAULT_CONTEXT_LENGTH: usize = 4096;
@@ -29,6 +33,11 @@ pub struct LoadOptions<'a> {
     /// shares between processes and takes back when memory is short. The answers are the same; a prompt takes a little
     /// longer, each token of an answer several times as long.
     pub mapped_weights: bool,
+    /// Keep weights and cache in memory whatever else runs: the system may not swap them out. All of the cache is taken at
+    /// once. Systems limit how much a process may lock ([`Error::MemoryLock`]).
+    pub memory_lock: bool,
+    /// Compute a token while loading, so that the first answer does not wait for what is done once.
+    pub warm_up: bool,
     /// Where models are fetched and kept; `None`: as the environment says ([`HubConfig::from_env`]).
     pub hub: Option<HubConfig>,
     /// Nothing leaves the machine, whatever `hub` says.
@@ -67,6 +76,8 @@ impl Default for LoadOptions<'_> {
             yarn_factor: None,
             kv_element: KvElement::F16,
             mapped_weights: false,
+            memory_lock: false,
+            warm_up: false,
             hub: None,
             offline: false,
             progress: None,
@@ -113,6 +124,20 @@ impl<'a> LoadOptions<'a> {
     #[must_use]
     pub fn with_mapped_weights(mut self, mapped: bool) -> Self {
         self.mapped_weights = mapped;
+        self
+    }
+
+    /// With weights and cache kept in memory ([`memory_lock`](Self::memory_lock)).
+    #[must_use]
+    pub fn with_memory_lock(mut self, locked: bool) -> Self {
+        self.memory_lock = locked;
+        self
+    }
+
+    /// With a first token computed while loading.
+    #[must_use]
+    pub fn with_warm_up(mut self, warm_up: bool) -> Self {
+        self.warm_up = warm_up;
         self
     }
 
@@ -170,6 +195,8 @@ impl fmt::Debug for LoadOptions<'_> {
             .field("yarn_factor", &self.yarn_factor)
             .field("kv_element", &self.kv_element)
             .field("mapped_weights", &self.mapped_weights)
+            .field("memory_lock", &self.memory_lock)
+            .field("warm_up", &self.warm_up)
             .field("hub", &self.hub)
             .field("offline", &self.offline)
             .finish_non_exhaustive()

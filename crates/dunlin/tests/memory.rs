@@ -10,7 +10,7 @@ mod common;
 use std::path::PathBuf;
 
 use common::options;
-use dunlin::{GenerateOptions, Lm, ModelInfo, ModelRef, Prompt};
+use dunlin::{GenerateOptions, Lm, ModelInfo, ModelRef, Prompt, resident_bytes};
 
 /// The most by which promise and measurement may differ, of the measurement.
 const BOUND: f64 = 0.05;
@@ -35,19 +35,11 @@ fn the_process_takes_what_the_header_promises() {
     answer.ignore_end_of_text = true;
     lm.generate(&prompt, &answer).unwrap().complete().unwrap();
 
-    let resident = resident_bytes();
+    let resident = resident_bytes().unwrap();
     let difference = promised.total().abs_diff(resident) as f64 / resident as f64;
     println!(
         "promised {}, resident {resident}: {difference:.3}",
         promised.total()
     );
     assert!(difference <= BOUND, "{promised:?} against {resident}");
-}
-
-/// `VmRSS`, which the kernel counts in kB.
-fn resident_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let number = line.unwrap().split_whitespace().next().unwrap();
-    number.parse::<u64>().unwrap() * 1024
 }

@@ -166,6 +166,16 @@ impl Engine {
         self.weights.mapped_bytes()
     }
 
+    /// Takes all memory of the cache now, and keeps the system from swapping out weights and cache. Vectors and work buffers are
+    /// not locked.
+    ///
+    /// # Errors
+    /// The process may not lock so much, or the system has no such call.
+    pub fn lock_memory(&self) -> std::io::Result<()> {
+        self.weights.lock()?;
+        self.cache.slabs.lock()
+    }
+
     /// Bytes of memory of the work buffers.
     pub fn buffer_bytes(&self) -> u64 {
         let positions = self.cache.capacity();

@@ -137,6 +137,11 @@ impl Weights {
         matrices.map(|matrix| matrix.shared_bytes() as u64).sum()
     }
 
+    /// Keeps the system from swapping packed matrices out.
+    pub(crate) fn lock(&self) -> std::io::Result<()> {
+        self.matrices().into_iter().try_for_each(PackedMatrix::lock)
+    }
+
     fn matrices(&self) -> Vec<&PackedMatrix> {
         let mut matrices = Vec::new();
         matrices.extend(&self.head);

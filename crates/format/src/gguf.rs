@@ -135,6 +135,15 @@ impl Gguf {
         }
     }
 
+    /// Reads all files into memory and keeps the system from taking their pages back, as long as this value lives. Changes
+    /// nothing for a model held in memory.
+    ///
+    /// # Errors
+    /// The process may not lock so much memory, or the system has no such call.
+    pub fn lock_pages(&self) -> std::io::Result<()> {
+        self.parts.iter().try_for_each(Bytes::lock)
+    }
+
     /// Bytes of all files together.
     pub fn file_bytes(&self) -> u64 {
         self.parts.iter().map(|part| part.len() as u64).sum()

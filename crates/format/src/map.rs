@@ -58,6 +58,19 @@ impl Bytes {
     }
 }
 
+impl Bytes {
+    /// Reads all pages and keeps them in memory. Owned bytes are left alone.
+    pub(crate) fn lock(&self) -> io::Result<()> {
+        match self {
+            #[cfg(unix)]
+            Self::Mapped(map) => map.lock(),
+            #[cfg(not(unix))]
+            Self::Mapped(_) => Err(io::ErrorKind::Unsupported.into()),
+            Self::Owned(_) => Ok(()),
+        }
+    }
+}
+
 impl std::ops::Deref for Bytes {
     type Target = [u8];
 

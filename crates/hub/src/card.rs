@@ -56,6 +56,11 @@ pub struct ModelCard {
 }
 
 impl ModelCard {
+    /// The cards of all models that have a name, in the order of the catalog.
+    pub fn predefined() -> &'static [ModelCard] {
+        crate::catalog()
+    }
+
     /// The card of a GGUF file or model folder on this machine: its name and size. The rest stands in the file
     /// itself.
     ///
@@ -101,6 +106,21 @@ impl ModelCard {
     /// Sha256 of the file to load, 64 hexadecimal digits, if known.
     pub fn sha256(&self) -> Option<&str> {
         self.files.first()?.sha256.as_deref()
+    }
+
+    /// Number of parameters, as far as the card says it: 135,000,000 of "135M".
+    pub fn parameter_count(&self) -> Option<u64> {
+        let text = self.parameters.as_deref()?;
+        let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+        let unit = match unit {
+            "K" => 1e3,
+            "M" => 1e6,
+            "B" => 1e9,
+            _ => return None,
+        };
+        let count = number.parse::<f64>().ok()? * unit;
+        // Rounded, because 0.6e9 has no exact binary form.
+        (count.is_finite() && count >= 1.0).then_some(count.round() as u64)
     }
 
     /// Whether the model has the capability.

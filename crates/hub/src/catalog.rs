@@ -189,6 +189,29 @@ mod tests {
     }
 
     #[test]
+    fn parameters_are_counted() {
+        for (id, parameters) in [
+            ("smollm2:135m", 135_000_000),
+            ("qwen3:0.6b", 600_000_000),
+            ("llama3.1:8b", 8_000_000_000),
+        ] {
+            assert_eq!(find(id).unwrap().parameter_count(), Some(parameters));
+        }
+        assert!(
+            catalog()
+                .iter()
+                .all(|card| card.parameter_count().is_some())
+        );
+        for parameters in ["", "B", "many", "1T", "-1B", "infB", "é"] {
+            let card = ModelCard {
+                parameters: Some(parameters.to_owned()),
+                ..find("smollm2:135m").unwrap().clone()
+            };
+            assert_eq!(card.parameter_count(), None, "{parameters:?}");
+        }
+    }
+
+    #[test]
     fn gemma_models_say_their_terms() {
         for card in catalog().iter().filter(|card| card.id.contains("gemma")) {
             let licence = card.licence.as_ref().unwrap();

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use anyhow::{Result, anyhow};
 use clap::{Args, ValueEnum};
-use dunlin::{Capability, ModelCard};
+use dunlin::{Capability, Device, ModelCard, Rating, Task};
 
 use crate::args::Global;
 use crate::output;
@@ -16,9 +16,16 @@ Examples:
   dunlin catalog gemma
   dunlin catalog --capability code --capability tools
   dunlin catalog --family qwen3 --json
+  dunlin catalog --fits
+  dunlin catalog --fits --task code
+
+--fits shows the models that fit into the memory that is available, the best first: of those that write at least 10 tokens per \
+second here the largest, then the others, the fastest first. MEMORY, SPEED and SCORE are reckoned from the card (SCORE is 1 from 20 \
+tokens per second on); `dunlin show MODEL` knows the bytes of a model that is here.
 
 With --json: a list of cards: {\"id\",\"aliases\",\"name\",\"family\",\"architecture\",\"parameters\",\"quantization\",\"description\", \
-\"context_length\",\"capabilities\",\"license\",\"layout\",\"files\",\"source\"}. What is not known is null.";
+\"context_length\",\"capabilities\",\"license\",\"layout\",\"files\",\"source\"}. What is not known is null. \
+With --fits each has \"rating\", too: {\"memory\",\"fits\",\"tokens_per_second\",\"score\"}.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -31,9 +38,39 @@ pub(crate) struct CatalogArgs {
     /// Only models of this family, such as qwen3
     #[arg(long)]
     family: Option<String>,
+    /// Only models that fit into the memory that is available, the best first
+    #[arg(long)]
+    fits: bool,
+    /// With --fits: only models for this
+    #[arg(long, value_enum, requires = "fits")]
+    task: Option<For>,
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+/// What a model is wanted for.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum For {
+    Chat,
+    Code,
+    Tools,
+    Reasoning,
+    Embed,
+    Rerank,
+}
+
+impl From<For> for Task {
+    fn from(value: For) -> Self {
+        match value {
+            For::Chat => Task::Chat,
+            For::Code => Task::Code,
+            For::Tools => Task::Tools,
+            For::Reasoning => Task::Reasoning,
+            For::Embed => Task::Embed,
+            For::Rerank => Task::Rerank,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -62,14 +99,18 @@ impl From<CanDo> for Capability {
 }
 
 pub(crate) fn execute(args: &CatalogArgs, global: Global, terminal: &Terminal) -> Result<()> {
-    let cards: Vec<&ModelCard> = dunlin::catalog()
-        .iter()
-        .filter(|card| matches(card, args))
-        .collect();
+    let mut found = match args.fits {
+        true => fitting(args.task),
+        false => ModelCard::predefined()
+            .iter()
+            .map(|card| (card, None))
+            .collect(),
+    };
+    found.retain(|(card, _)| matches(card, args));
     if args.json {
-        return output::json(&cards);
+        return print_json(&found);
     }
-    if cards.is_empty() {
+    if found.is_empty() {
         return Err(anyhow!(
             "no model of the catalog fits; `dunlin catalog` shows all, and hf:owner/repo names any other"
         ));
@@ -80,20 +121,50 @@ pub(crate) fn execute(args: &CatalogArgs, global: Global, terminal: &Terminal) -
         .into_iter()
         .map(|model| model.id)
         .collect();
-    let header = [
-        "MODEL",
-        "PARAMETERS",
-        "SIZE",
-        "CONTEXT",
-        "CAN",
-        "LICENCE",
-        "",
-    ]
-    .map(str::to_owned);
-    let rows = cards.iter().map(|card| row(card, here.contains(&card.id)));
-    output::table(&std::iter::once(header).chain(rows).collect::<Vec<_>>())?;
+    let rows = found.iter().map(|(card, rating)| {
+        let row = row(card, here.contains(&card.id));
+        (row, rating.map(rating_cells))
+    });
+    match args.fits {
+        true => {
+            let header = with_rating(&HEADER.map(str::to_owned), RATING.map(str::to_owned));
+            let rows = rows.map(|(row, cells)| with_rating(&row, cells.unwrap_or_default()));
+            output::table(&std::iter::once(header).chain(rows).collect::<Vec<_>>())?;
+        }
+        false => {
+            let header = HEADER.map(str::to_owned);
+            let rows = rows.map(|(row, _)| row);
+            output::table(&std::iter::once(header).chain(rows).collect::<Vec<_>>())?;
+        }
+    }
     terminal.note("\n`dunlin show MODEL` says more, `dunlin run MODEL` gets it and runs it");
     Ok(())
+}
+
+type Found = (&'static ModelCard, Option<Rating>);
+
+/// What suits this machine, the best first.
+fn fitting(task: Option<For>) -> Vec<Found> {
+    let device = Device::cpu();
+    let found = match task {
+        Some(task) => dunlin::recommend(task.into(), &device),
+        None => dunlin::fitting(&device),
+    };
+    found
+        .into_iter()
+        .map(|found| (found.card, Some(found.rating)))
+        .collect()
+}
+
+fn print_json(found: &[Found]) -> Result<()> {
+    let cards = found.iter().map(|(card, rating)| {
+        let mut json = serde_json::to_value(card)?;
+        if let (Some(fields), Some(rating)) = (json.as_object_mut(), rating) {
+            fields.insert("rating".to_owned(), serde_json::to_value(rating)?);
+        }
+        Ok(json)
+    });
+    output::json(&cards.collect::<Result<Vec<_>>>()?)
 }
 
 fn matches(card: &ModelCard, args: &CatalogArgs) -> bool {
@@ -119,6 +190,34 @@ fn matches(card: &ModelCard, args: &CatalogArgs) -> bool {
             .iter()
             .all(|&capability| card.can(capability.into()))
         && args.family.as_ref().is_none_or(in_family)
+}
+
+const HEADER: [&str; 7] = [
+    "MODEL",
+    "PARAMETERS",
+    "SIZE",
+    "CONTEXT",
+    "CAN",
+    "LICENCE",
+    "",
+];
+const RATING: [&str; 3] = ["MEMORY", "SPEED", "SCORE"];
+
+fn rating_cells(rating: Rating) -> [String; 3] {
+    [
+        format!("~{}", output::bytes(rating.memory)),
+        format!("~{:.0} tokens/s", rating.tokens_per_second),
+        format!("{:.2}", rating.score),
+    ]
+}
+
+/// The rating's cells between context and abilities.
+fn with_rating(row: &[String; 7], rating: [String; 3]) -> [String; 10] {
+    let [id, parameters, size, context, can, licence, here] = row.clone();
+    let [memory, speed, score] = rating;
+    [
+        id, parameters, size, context, memory, speed, score, can, licence, here,
+    ]
 }
 
 fn row(card: &ModelCard, is_here: bool) -> [String; 7] {

@@ -5,7 +5,9 @@ pub(crate) mod cache;
 pub(crate) mod catalog;
 mod chat;
 pub(crate) mod convert;
+pub(crate) mod devices;
 pub(crate) mod embed;
+pub(crate) mod fim;
 pub(crate) mod list;
 pub(crate) mod logits;
 mod lora;
@@ -50,6 +52,8 @@ pub(crate) fn run(cli: Cli, terminal: &Terminal) -> Result<()> {
         Command::Rm(args) => rm::execute(&args, global, terminal),
         Command::Catalog(args) => catalog::execute(&args, global, terminal),
         Command::Validate(args) => validate::execute(&args, terminal),
+        Command::Fim(args) => fim::execute(&args, global, terminal),
+        Command::Devices(args) => devices::execute(&args, terminal),
         Command::Embed(args) => embed::execute(&args, global, terminal),
         Command::Rerank(args) => rerank::execute(&args, global, terminal),
         Command::Search(args) => search::execute(&args, global, terminal),
@@ -96,6 +100,7 @@ fn load(model: &str, args: &LoadArgs, kv: Kv, global: Global, terminal: &Termina
     options.context_length = args.context;
     options.yarn_factor = args.yarn;
     options.mapped_weights = args.mmap_weights;
+    options.memory_lock = args.mlock;
     Lm::load(model.clone(), options).with_context(|| format!("{model} cannot be loaded"))
 }
 

@@ -188,7 +188,7 @@ impl SamplingArgs {
 }
 
 /// A setting outside its range, named as on the command line.
-fn in_words(error: EngineError) -> exit::Usage {
+pub(super) fn in_words(error: EngineError) -> exit::Usage {
     exit::Usage(match error {
         EngineError::InvalidSampling {
             field,

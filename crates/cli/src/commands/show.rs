@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use dunlin::{
-    AttentionLayout, Capability, Folder, HubError, Memory, ModelCard, ModelInfo, ModelRef,
-    is_model_folder,
+    AttentionLayout, Capability, Fit, FitOptions, Folder, HubError, MemoryEstimate, ModelCard,
+    ModelInfo, ModelRef, is_model_folder,
 };
 use serde_json::json;
 
@@ -18,14 +18,16 @@ Examples:
   dunlin show smollm2:135m
   dunlin show ./model.gguf --context 8192 --kv q8_0
   dunlin show ./model.gguf --mmap-weights
+  dunlin show ./model.gguf --budget 4GB         the longest context that fits
   dunlin show smollm2:135m --json
 
 Nothing is downloaded: of a model that is not on this machine only the catalog's card is shown.
 
-With --json: {\"model\",\"path\",\"card\",\"file\",\"folder\"}; path and file are null where the model is not here, folder where it \
+With --json: {\"model\",\"path\",\"card\",\"file\",\"folder\"} and with --budget \"fit\": \
+{\"budget\",\"context_length\",\"mapped_weights\",\"gpu_layers\",\"memory\"}; path and file are null where the model is not here, folder where it \
 is none. In file, attention is {\"pattern\":[{\"kind\",\"layers\"}],\"global_layers\",\"sliding_layers\",\"recurrent_layers\", \
 \"sharing_layers\",\"window\",\"is_bidirectional\"}, tensor_types has {\"name\",\"tensors\",\"elements\",\"bytes\",\"fast_kernel\"}, and memory \
-holds bytes and the number type of the cache: {\"weights\",\"mapped_weights\",\"kv_type\",\"kv_cache\",\"kv_cache_per_token\",\"buffers\",\"vocabulary\",\"context_length\",\"total\"}.";
+holds bytes and the number type of the cache: {\"weights\",\"mapped_weights\",\"kv_type\",\"kv_cache\",\"kv_cache_per_token\",\"buffers\",\"tokenizer\",\"process\",\"context_length\",\"total\"}.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -41,6 +43,9 @@ pub(crate) struct ShowArgs {
     /// Reckon the memory with a KV cache of this number type
     #[arg(long, value_enum, default_value_t = Kv::F16)]
     kv: Kv,
+    /// Find the longest context that fits into this much memory (8GB, 6GiB, 500MB, or bytes)
+    #[arg(long, value_name = "SIZE", value_parser = size, conflicts_with = "context")]
+    budget: Option<u64>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -88,8 +93,26 @@ pub(crate) fn execute(args: &ShowArgs, global: Global) -> Result<()> {
             };
         }
     }
+    let fit = match (args.budget, &file) {
+        (Some(budget), Some(file)) => {
+            let options = FitOptions::new()
+                .with_kv_element(args.kv.into())
+                .with_mapped_weights(args.mmap_weights);
+            Some(dunlin::fit_with(file, budget, &options)?)
+        }
+        (Some(_), None) => {
+            return Err(anyhow!(
+                "what fits can be told of a model that is on this machine: get it with `dunlin pull {model}`"
+            ));
+        }
+        (None, _) => None,
+    };
+    if let (Some(info), Some(fit)) = (&mut info, &fit) {
+        info.memory = Some(fit.memory);
+    }
     if args.json {
-        return print_json(&model, path.as_ref(), card, info.as_ref(), folder.as_ref());
+        let (info, folder) = (info.as_ref(), folder.as_ref());
+        return print_json(&model, path.as_ref(), card, info, folder, fit);
     }
     let mut rows = Vec::new();
     match card {
@@ -109,7 +132,48 @@ pub(crate) fn execute(args: &ShowArgs, global: Global) -> Result<()> {
     if let Some(info) = &info {
         rows.extend(info_rows(info));
     }
+    if let Some(fit) = fit {
+        rows.push(row("fits", fit_in_words(&fit)));
+    }
     output::table(&rows)
+}
+
+fn fit_in_words(fit: &Fit) -> String {
+    let weights = match fit.mapped_weights {
+        true => ", with the weights left in the file (--mmap-weights)",
+        false => "",
+    };
+    format!(
+        "a context of {} tokens into {}{weights}",
+        output::count(fit.context_length as u64),
+        output::bytes(fit.budget)
+    )
+}
+
+/// An amount of memory.
+fn size(text: &str) -> Result<u64, String> {
+    let number_end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(number_end);
+    let factor = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "kb" => 1e3,
+        "mb" => 1e6,
+        "gb" => 1e9,
+        "kib" => 1024.0,
+        "mib" => 1024.0 * 1024.0,
+        "gib" => 1024.0 * 1024.0 * 1024.0,
+        _ => {
+            return Err(format!(
+                "{unit:?} is no unit; known are B, kB, MB, GB, KiB, MiB, GiB"
+            ));
+        }
+    };
+    match number.parse::<f64>() {
+        Ok(number) => Ok((number * factor) as u64),
+        Err(_) => Err("a number and a unit are needed, such as 8GB".to_owned()),
+    }
 }
 
 fn missing(path: &Path) -> anyhow::Error {
@@ -125,6 +189,7 @@ fn print_json(
     card: Option<&ModelCard>,
     info: Option<&ModelInfo>,
     folder: Option<&Folder>,
+    fit: Option<Fit>,
 ) -> Result<()> {
     let mut file = serde_json::to_value(info)?;
     if let (Some(memory), Some(total)) = (
@@ -141,13 +206,17 @@ fn print_json(
             "weight_bytes": folder.weight_bytes(),
         })
     });
-    output::json(&json!({
+    let mut shown = json!({
         "model": model.to_string(),
         "path": path,
         "card": card,
         "file": file,
         "folder": folder,
-    }))
+    });
+    if let (Some(fields), Some(fit)) = (shown.as_object_mut(), fit) {
+        fields.insert("fit".to_owned(), serde_json::to_value(fit)?);
+    }
+    output::json(&shown)
 }
 
 fn folder_rows(folder: &Folder, import: Option<&Path>) -> Vec<[String; 2]> {
@@ -338,7 +407,7 @@ fn ability_rows(info: &ModelInfo) -> Vec<[String; 2]> {
     rows
 }
 
-fn memory_rows(memory: Memory) -> Vec<[String; 2]> {
+fn memory_rows(memory: MemoryEstimate) -> Vec<[String; 2]> {
     let context = output::count(memory.context_length as u64);
     let mut rows = vec![
         row(
@@ -364,9 +433,13 @@ fn memory_rows(memory: Memory) -> Vec<[String; 2]> {
         row(
             "",
             format!(
-                "vocabulary and program {}",
-                output::bytes(memory.vocabulary)
+                "vocabulary and tokenizer {}",
+                output::bytes(memory.tokenizer)
             ),
+        ),
+        row(
+            "",
+            format!("the program itself {}", output::bytes(memory.process)),
         ),
     ];
     if memory.mapped_weights > 0 {
@@ -381,4 +454,24 @@ fn memory_rows(memory: Memory) -> Vec<[String; 2]> {
 
 fn row(name: &str, value: impl std::fmt::Display) -> [String; 2] {
     [name.to_owned(), value.to_string()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::size;
+
+    #[test]
+    fn amounts_of_memory_are_read_with_their_units() {
+        for (text, bytes) in [
+            ("1000", 1000),
+            ("8GB", 8_000_000_000),
+            ("1.5 GiB", 1_610_612_736),
+            ("500mb", 500_000_000),
+        ] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "GB", "-1GB", "1.2.3", "4 parsecs"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+    }
 }

@@ -12,9 +12,35 @@ pub fn processor_name() -> Option<String> {
 /// not Linux.
 #[must_use]
 pub fn peak_resident_bytes() -> Option<u64> {
-    let peak = field(&fs::read_to_string("/proc/self/status").ok()?, "VmHWM")?;
-    let kib: u64 = peak.strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
+    own_memory("VmHWM")
+}
+
+/// The memory that this process holds at present, in bytes (`VmRSS`, pages of files included); `None` where the system is not
+/// Linux.
+#[must_use]
+pub fn resident_bytes() -> Option<u64> {
+    own_memory("VmRSS")
+}
+
+fn own_memory(name: &str) -> Option<u64> {
+    kib(&field(
+        &fs::read_to_string("/proc/self/status").ok()?,
+        name,
+    )?)
+}
+
+/// The memory of this machine and what programs can have of it without swapping, in bytes (`MemTotal` and `MemAvailable`);
+/// `None` where the system is not Linux. Limits of a container are not seen.
+pub(crate) fn machine_memory() -> Option<(u64, u64)> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let bytes = |name| kib(&field(&text, name)?);
+    Some((bytes("MemTotal")?, bytes("MemAvailable")?))
+}
+
+/// Bytes of an amount that the kernel writes in kB, which are 1024 bytes.
+fn kib(text: &str) -> Option<u64> {
+    let kib: u64 = text.strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
 }
 
 /// The value of the first line `name : value`.
@@ -43,6 +69,9 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn this_process_holds_some_memory() {
-        assert!(peak_resident_bytes().is_some_and(|bytes| bytes > 100_000));
+        let resident = resident_bytes().unwrap();
+        assert!(resident > 100_000 && peak_resident_bytes().unwrap() >= resident);
+        let (total, available) = machine_memory().unwrap();
+        assert!(resident < total && available < total);
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dunlin_engine::{AdapterId, AdapterUse, SamplerConfig};
+use dunlin_text::TokenId;
 
 use crate::{Error, Lm, Speculation, TemplateOptions};
 
@@ -25,6 +26,8 @@ pub struct GenerateOptions {
     pub logprobs: Option<usize>,
     /// Texts that end the answer and are not part of it.
     pub stop: Vec<String>,
+    /// Tokens that end the answer as the model's own end-of-generation tokens do, and are not part of it.
+    pub stop_tokens: Vec<TokenId>,
     /// What the chat template gets beside the messages.
     pub template: TemplateOptions,
     /// Ends the generation from another thread or a signal handler.
@@ -46,6 +49,7 @@ impl Default for GenerateOptions {
             dry_breakers: ["\n", ":", "\"", "*"].map(str::to_owned).to_vec(),
             logprobs: None,
             stop: Vec::new(),
+            stop_tokens: Vec::new(),
             template: TemplateOptions::default(),
             cancel: CancelToken::default(),
             speculation: Speculation::default(),
@@ -126,6 +130,13 @@ impl GenerateOptions {
     #[must_use]
     pub fn with_stop(mut self, stop: impl Into<String>) -> Self {
         self.stop.push(stop.into());
+        self
+    }
+
+    /// With one more token that ends the answer.
+    #[must_use]
+    pub fn with_stop_token(mut self, token: TokenId) -> Self {
+        self.stop_tokens.push(token);
         self
     }
 

@@ -4,30 +4,7 @@ use dunlin_format::Metadata;
 use dunlin_hub::Capability;
 
 use crate::Error;
-
-/// Metadata keys of the token between prefix, suffix and what is to be filled in.
-const INFILL_KEYS: [&str; 2] = [
-    "tokenizer.ggml.fim_mid_token_id",
-    "tokenizer.ggml.middle_token_id",
-];
-/// That token as code models write it, for files whose metadata do not name it.
-const INFILL_TOKENS: [&str; 6] = [
-    "<|fim_middle|>",
-    "<fim_middle>",
-    "<fim-middle>",
-    "<|fim▁end|>",
-    "<｜fim▁end｜>",
-    "▁<MID>",
-];
-
-/// Whether the vocabulary has tokens for filling in the middle of a text.
-pub(super) fn can_infill(metadata: &Metadata) -> Result<bool, Error> {
-    if INFILL_KEYS.iter().any(|key| metadata.contains(key)) {
-        return Ok(true);
-    }
-    let tokens = metadata.strings("tokenizer.ggml.tokens")?;
-    Ok(tokens.is_some_and(|tokens| tokens.iter().any(|token| INFILL_TOKENS.contains(&token))))
-}
+use crate::code::names_infill_token;
 
 /// What the metadata show of a model's abilities; `pooling` as the file says it.
 pub(super) fn capabilities(
@@ -55,7 +32,7 @@ pub(super) fn capabilities(
     let tagged = metadata
         .strings("general.tags")?
         .is_some_and(|tags| tags.iter().any(|tag| tag == "code"));
-    if tagged || INFILL_KEYS.iter().any(|key| metadata.contains(key)) {
+    if tagged || names_infill_token(metadata) {
         capabilities.push(Capability::Code);
     }
     match pooling {

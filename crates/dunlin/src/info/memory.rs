@@ -1,5 +1,7 @@
 //! The memory of a model, from its header alone.
 
+use std::path::Path;
+
 use dunlin_engine::{
     KvElement, MemoryPlan, ModelSpec, SCORE_ROWS, mapped_weight_bytes, weight_bytes,
     weight_bytes_beside_mapped,
@@ -7,39 +9,118 @@ use dunlin_engine::{
 use dunlin_format::{Array, Gguf, Value};
 use serde::Serialize;
 
+use crate::{Error, FitOptions};
+
 /// What a program takes that has loaded nothing: its own code as far as it is used, stacks, the allocator. Measured.
-const PROGRAM_BYTES: u64 = 10_000_000;
+const PROCESS_BYTES: u64 = 10_000_000;
 /// Bytes that an entry of a text array takes beside its text.
 const TEXT_ENTRY_BYTES: u64 = 8;
 
-/// Memory of a model, in bytes.
+/// Memory of a model, in bytes, part by part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct Memory {
+pub struct MemoryEstimate {
     /// Packed weights. (Embedding rows are read from the file, a row at a time.)
     pub weights: u64,
     /// Weights that are left in the file ([`LoadOptions::mapped_weights`](crate::LoadOptions::mapped_weights)). They are in
-    /// memory as far as there is room, once for all processes, and not in [`Memory::total`].
+    /// memory as far as there is room, once for all processes, and not in [`MemoryEstimate::total`].
     pub mapped_weights: u64,
     /// Number type of the cache of keys and values.
     pub kv_type: &'static str,
-    /// Keys and values of a whole context.
+    /// Keys and values of a whole context. The memory is taken as the context fills.
     pub kv_cache: u64,
     /// Keys and values of one token.
     pub kv_cache_per_token: u64,
     /// Work buffers, and the states of recurrent layers.
     pub buffers: u64,
-    /// Metadata and tokenizer, and the program itself: by measured figures.
-    pub vocabulary: u64,
+    /// Vocabulary, merges, chat template and all other metadata, and the tables that the tokenizer is made of.
+    pub tokenizer: u64,
+    /// The program itself: code as far as it is used, stacks, the allocator. A measured figure; a program that does more than
+    /// run a model has its own.
+    pub process: u64,
     /// Tokens of the context.
     pub context_length: usize,
 }
 
-impl Memory {
+impl MemoryEstimate {
+    /// The memory that a model would take with a context of this many tokens, a cache in F16 and its weights packed. Only the
+    /// file's header is read.
+    ///
+    /// # Errors
+    /// [`Error::Format`] for what is no sound GGUF file, [`Error::Engine`] for a model that this build cannot compute,
+    /// [`Error::ContextLength`].
+    pub fn for_model(path: &Path, context_length: usize) -> Result<Self, Error> {
+        Self::with_options(path, context_length, &FitOptions::default())
+    }
+
+    /// As [`for_model`](Self::for_model), with another type of cache or number of threads, or with the weights left in the
+    /// file.
+    ///
+    /// # Errors
+    /// As [`for_model`](Self::for_model).
+    pub fn with_options(
+        path: &Path,
+        context_length: usize,
+        options: &FitOptions,
+    ) -> Result<Self, Error> {
+        Sizes::open(path)?.estimate(context_length, options)
+    }
+
     /// All of it: what the process holds once the context is full.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.weights + self.kv_cache + self.buffers + self.vocabulary
+        self.loaded() + self.kv_cache + self.buffers
+    }
+
+    /// What the process holds right after loading, before the first token: the system gives the cache and the buffers when
+    /// they are first written.
+    #[must_use]
+    pub fn loaded(&self) -> u64 {
+        self.weights + self.tokenizer + self.process
+    }
+}
+
+/// A model whose memory can be reckoned.
+pub(crate) struct Sizes {
+    spec: ModelSpec,
+    header: Header,
+}
+
+impl Sizes {
+    /// # Errors
+    /// As [`MemoryEstimate::for_model`].
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        let gguf = Gguf::open(path)?;
+        let spec = ModelSpec::from_gguf(&gguf)?;
+        spec.check_tensors(&gguf)?;
+        let header = Header::of(&gguf, &spec);
+        Ok(Sizes { spec, header })
+    }
+
+    /// Tokens of the longest context.
+    pub(crate) fn longest_context(&self) -> usize {
+        self.spec.context_length
+    }
+
+    /// # Errors
+    /// [`Error::ContextLength`].
+    pub(crate) fn estimate(
+        &self,
+        context_length: usize,
+        options: &FitOptions,
+    ) -> Result<MemoryEstimate, Error> {
+        let limit = self.longest_context();
+        if !(1..=limit).contains(&context_length) {
+            return Err(Error::ContextLength {
+                requested: context_length,
+                limit,
+            });
+        }
+        let (spec, element) = (&self.spec, options.kv_element);
+        Ok(match options.mapped_weights {
+            true => self.header.memory_mapped(spec, context_length, element),
+            false => self.header.memory(spec, context_length, element),
+        })
     }
 }
 
@@ -49,7 +130,7 @@ pub(crate) struct Header {
     weights: u64,
     mapped_weights: u64,
     beside_mapped: u64,
-    pub(crate) vocabulary: u64,
+    tokenizer: u64,
 }
 
 impl Header {
@@ -58,7 +139,7 @@ impl Header {
             weights: weight_bytes(spec, gguf.tensors()),
             mapped_weights: mapped_weight_bytes(spec, gguf.tensors()),
             beside_mapped: weight_bytes_beside_mapped(spec, gguf.tensors()),
-            vocabulary: vocabulary_bytes(gguf),
+            tokenizer: tokenizer_bytes(gguf),
         }
     }
 
@@ -68,16 +149,17 @@ impl Header {
         spec: &ModelSpec,
         context_length: usize,
         kv_element: KvElement,
-    ) -> Memory {
+    ) -> MemoryEstimate {
         let plan = MemoryPlan::of(spec, self.weights, context_length, kv_element);
-        Memory {
+        MemoryEstimate {
             weights: plan.weights,
             mapped_weights: 0,
             kv_type: kv_element.name(),
             kv_cache: plan.kv_cache,
             kv_cache_per_token: spec.kv_bytes_per_token(kv_element),
             buffers: plan.buffers + plan.states - untouched_scores(spec, context_length),
-            vocabulary: self.vocabulary,
+            tokenizer: self.tokenizer,
+            process: PROCESS_BYTES,
             context_length,
         }
     }
@@ -88,8 +170,8 @@ impl Header {
         spec: &ModelSpec,
         context_length: usize,
         kv_element: KvElement,
-    ) -> Memory {
-        Memory {
+    ) -> MemoryEstimate {
+        MemoryEstimate {
             weights: self.beside_mapped,
             mapped_weights: self.mapped_weights,
             ..self.memory(spec, context_length, kv_element)
@@ -111,7 +193,7 @@ fn untouched_scores(spec: &ModelSpec, context_length: usize) -> u64 {
 
 /// What the metadata take, and the tokenizer that is built from them: of each token its kind and its place in an index,
 /// and a score or a merge.
-fn vocabulary_bytes(gguf: &Gguf) -> u64 {
+fn tokenizer_bytes(gguf: &Gguf) -> u64 {
     let metadata = gguf.metadata();
     let kept: u64 = metadata
         .iter()
@@ -130,7 +212,7 @@ fn vocabulary_bytes(gguf: &Gguf) -> u64 {
         Ok(Some("llama")) => 13,
         _ => 100,
     };
-    PROGRAM_BYTES + kept + tokens * a_token
+    kept + tokens * a_token
 }
 
 fn array_bytes(array: &Array) -> u64 {

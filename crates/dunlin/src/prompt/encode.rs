@@ -324,13 +324,13 @@ fn rewrite(json: &Json, place: Place, change: &dyn Fn(&str) -> String) -> Json {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read as _;
-    use std::path::{Path, PathBuf};
+    use std::path::Path;
 
     use dunlin_format::Gguf;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::test_data::vocabulary;
 
     fn tiny() -> Tokenizer {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny.gguf");
@@ -394,7 +394,6 @@ mod tests {
     /// breaks as tokens (Gemma).
     #[test]
     fn text_without_marks_is_encoded_as_real_tokenizers_do() {
-        let Some(folder) = vocabularies() else { return };
         for (name, tokens) in [
             ("phi-3", ["<|user|>", "<|end|>", "<|assistant|>"]),
             ("llama-spm", ["<s>", "</s>", "<unk>"]),
@@ -405,13 +404,8 @@ mod tests {
             ),
             ("qwen2", ["<|im_start|>", "<|im_end|>", "<|endoftext|>"]),
         ] {
-            let mut bytes = Vec::new();
-            let packed = std::fs::File::open(folder.join(format!("{name}.gguf.gz"))).unwrap();
-            flate2::read::GzDecoder::new(packed)
-                .read_to_end(&mut bytes)
-                .unwrap();
-            let tokenizer =
-                Tokenizer::from_gguf(Gguf::from_bytes(bytes).unwrap().metadata()).unwrap();
+            let Some(gguf) = vocabulary(name) else { return };
+            let tokenizer = Tokenizer::from_gguf(gguf.metadata()).unwrap();
             let [a, b, c] = tokens;
             for text in [
                 format!("{a}user\nHello there{b}\n{c}\n"),
@@ -422,18 +416,5 @@ mod tests {
                 assert_same_tokens(&tokenizer, &text);
             }
         }
-    }
-
-    fn vocabularies() -> Option<PathBuf> {
-        let shared = std::env::var_os("DUNLIN_SHARED").map_or_else(
-            || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared"),
-            PathBuf::from,
-        );
-        let folder = shared.join("conformance/vocab");
-        if folder.is_dir() {
-            return Some(folder);
-        }
-        eprintln!("skipped: no shared conformance data (set DUNLIN_SHARED to their folder)");
-        None
     }
 }
