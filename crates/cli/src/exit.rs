@@ -182,6 +182,10 @@ fn of_text(error: &TextError) -> Option<u8> {
         | TextError::UnsupportedPreTokenizer { .. }
         | TextError::MissingPreTokenizer
         | TextError::Vocabulary { .. } => Some(MODEL_FILE),
+        TextError::Schema { .. }
+        | TextError::Grammar { .. }
+        | TextError::Gbnf { .. }
+        | TextError::GrammarTooLarge { .. } => Some(USAGE),
         _ => None,
     }
 }

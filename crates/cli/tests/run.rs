@@ -32,7 +32,8 @@ fn json_has_the_promised_shape() {
             "completion_tokens_per_second",
             "cached_prompt_tokens",
             "drafted_tokens",
-            "accepted_tokens"
+            "accepted_tokens",
+            "forced_tokens"
         ]
     );
     assert_eq!(answer["usage"]["completion_tokens"], 8);
@@ -387,4 +388,62 @@ fn what_the_model_recommends_is_shown_and_used_unless_a_flag_says_otherwise() {
         "0",
     ]);
     assert_ne!(other, recommended);
+}
+
+#[test]
+fn an_answer_has_the_form_that_was_asked_for() {
+    let dunlin = Dunlin::new();
+    let choice = answer(&dunlin, &["--choices", "yes,no", "Hello"]).ok();
+    assert!(["yes\n", "no\n"].contains(&choice.stdout.as_str()));
+    let year = answer(&dunlin, &["--regex", "[0-9]{4}", "Hello"]).ok();
+    assert_eq!(year.stdout.trim_end().len(), 4);
+    assert!(year.stdout.trim_end().parse::<u32>().is_ok());
+    let schema = r#"{"type": "object", "properties": {"a": {"type": "boolean"}},
+        "required": ["a"], "additionalProperties": false}"#;
+    let file = dunlin.write("schema.json", schema);
+    for schema in [schema, &file] {
+        let args = [
+            "--json",
+            "--max-tokens",
+            "40",
+            "--json-schema",
+            schema,
+            "Hello",
+        ];
+        let model = fixture("tiny.gguf");
+        let answer = dunlin
+            .run(&[&["run", model.as_str(), "--temperature", "0"], &args[..]].concat())
+            .ok()
+            .json();
+        let value: serde_json::Value =
+            serde_json::from_str(answer["text"].as_str().unwrap()).unwrap();
+        assert!(value["a"].is_boolean());
+        assert!(answer["usage"]["forced_tokens"].as_u64() > Some(0));
+    }
+    let gbnf = dunlin.write("g.gbnf", "root ::= \"a\"{3}\n");
+    let lark = dunlin.write("g.lark", "start: \"aaa\"\n");
+    for grammar in [gbnf, lark] {
+        let answer = answer(&dunlin, &["--grammar", &grammar, "Hello"]).ok();
+        assert_eq!(answer.stdout, "aaa\n");
+    }
+}
+
+#[test]
+fn a_form_that_cannot_be_kept_is_an_error_with_its_place() {
+    let dunlin = Dunlin::new();
+    let refused = answer(
+        &dunlin,
+        &["--json-schema", r#"{"items": {"not": {}}}"#, "Hello"],
+    );
+    assert!(refused.code(2).stderr.contains("#/items/not"));
+    let gbnf = dunlin.write("g.gbnf", "root ::= \"a\n");
+    let refused = answer(&dunlin, &["--grammar", &gbnf, "Hello"]).code(2);
+    assert!(
+        refused.stderr.contains("line 1, column 10"),
+        "{}",
+        refused.stderr
+    );
+    answer(&dunlin, &["--grammar", "g.txt", "Hello"]).code(2);
+    answer(&dunlin, &["--regex", "a", "--choices", "b", "Hello"]).code(2);
+    answer(&dunlin, &["--json-schema", "./none.json", "Hello"]).code(3);
 }

@@ -8,6 +8,7 @@ use dunlin_format::FormatError;
 use dunlin_hub::HubError;
 use dunlin_text::TextError;
 
+use crate::FinishReason;
 use crate::search::SearchError;
 
 /// Everything that can go wrong between a model's name and its answer.
@@ -169,6 +170,34 @@ pub enum Error {
         /// Its text in the model.
         token: String,
     },
+
+    /// An answer that was to be a value was cut short.
+    #[error(
+        "the answer is incomplete ({}): allow more tokens, or ask for less. So far it is {text:?}", .reason.as_str()
+    )]
+    Incomplete {
+        /// What there is of it.
+        text: String,
+        /// Why it ended.
+        reason: FinishReason,
+    },
+
+    /// An answer validates against the schema of a type that does not take it.
+    #[error(
+        "the answer has the form of the type's schema, but the type refuses it: {source}. The answer is {text:?}"
+    )]
+    Unreadable {
+        /// The answer.
+        text: String,
+        /// What the type says.
+        source: serde_json::Error,
+    },
+
+    /// A grammar was compiled for another vocabulary.
+    #[error(
+        "the grammar was compiled for the tokenizer of another model: compile it with this one's (`lm.tokenizer()`)"
+    )]
+    ForeignGrammar,
 
     /// The model does not say how it embeds.
     #[error(

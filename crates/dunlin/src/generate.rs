@@ -3,6 +3,8 @@
 mod beam;
 mod best_of;
 mod breakers;
+mod choose;
+mod format;
 mod logprobs;
 mod options;
 mod outcome;
@@ -12,16 +14,18 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
-use dunlin_engine::{EngineError, Logits, Sampler, StopMatcher};
+use dunlin_engine::{Logits, Sampler, StopMatcher};
 use dunlin_text::{DecodeStream, TokenId, Tokenizer};
 
-use crate::speculate::{MOST_TOKENS, Speculator};
+use crate::speculate::Speculator;
 use crate::state::State;
 use crate::{Error, Lm, Prompt};
+use choose::Chooser;
 
 use logprobs::Recorder;
 
 pub use beam::BeamOptions;
+pub use format::{FormatState, OutputFormat};
 pub use logprobs::{TokenLogprob, TopLogprob};
 pub use options::{CancelToken, GenerateOptions};
 pub use outcome::{Completion, Event, FinishReason, ScoredCompletion, Usage};
@@ -41,8 +45,8 @@ impl Lm {
     /// # Errors
     /// [`Error::PromptTooLong`] and [`Error::EmptyPrompt`]; [`Error::NoChatTemplate`] and [`Error::Text`] for a
     /// conversation; [`Error::Engine`] for sampling settings outside their ranges, an empty stop string, or adapters that the
-    /// model does not have;
-    /// [`Error::CannotSpeculate`].
+    /// model does not have; [`Error::CannotSpeculate`]; [`Error::Text`] for a form of the answer that cannot be kept
+    /// ([`OutputFormat`]).
     pub fn generate(
         &self,
         prompt: &Prompt,
@@ -62,10 +66,16 @@ impl Lm {
         let stops = StopMatcher::new(&options.stop)?;
         let speculator = Speculator::new(&options.speculation, self)?;
         let tokenizer = self.tokenizer().clone();
+        let after = options.format_after.as_deref();
+        let constraint = options.format.constraint(after, &tokenizer)?;
+        let mut chooser = Chooser::new(sampler, constraint, options.logprobs.is_some());
+        chooser.find_forced()?;
         let stream = match prompt {
-            Prompt::Chat(_) => tokenizer.stream(),
-            Prompt::Text(_) | Prompt::Tokens(_) => tokenizer.stream_continuing(),
+            // A form counts every character.
+            Prompt::Chat(_) if !chooser.is_bound() => tokenizer.stream(),
+            _ => tokenizer.stream_continuing(),
         };
+        let format_start = chooser.is_bound().then_some(0);
         let mut state = self.lock();
         let usage = Usage {
             prompt_tokens: ids.len(),
@@ -77,10 +87,12 @@ impl Lm {
             state,
             tokenizer,
             stream: Some(stream),
-            sampler,
+            chosen: chooser.drain_forced().map(Chosen::forced).collect(),
+            chooser,
             speculator,
             logprobs: options.logprobs.map(Recorder::new),
-            chosen: VecDeque::with_capacity(MOST_TOKENS),
+            text_length: 0,
+            format_start,
             stops,
             options: options.clone(),
             context_length: self.context_length(),
@@ -116,12 +128,16 @@ pub struct Generation<'lm> {
     tokenizer: Tokenizer,
     /// Taken at the end.
     stream: Option<DecodeStream>,
-    sampler: Sampler,
+    chooser: Chooser,
     speculator: Speculator,
     /// Where log-probabilities are wanted.
     logprobs: Option<Recorder>,
     /// Tokens that the last step gave and that are not part of the answer yet.
-    chosen: VecDeque<Result<TokenId, EngineError>>,
+    chosen: VecDeque<Chosen>,
+    /// Bytes of the answer's text so far.
+    text_length: usize,
+    /// Bytes of the answer's text before its form begins.
+    format_start: Option<usize>,
     stops: StopMatcher,
     options: GenerateOptions,
     context_length: usize,
@@ -131,6 +147,29 @@ pub struct Generation<'lm> {
     /// Events that are due.
     events: VecDeque<Event>,
     ended: bool,
+}
+
+/// A token that comes next, or why there is none.
+struct Chosen {
+    token: Result<TokenId, Error>,
+    /// It was not sampled, because no other was allowed.
+    is_forced: bool,
+}
+
+impl Chosen {
+    fn sampled(token: Result<TokenId, Error>) -> Self {
+        Chosen {
+            token,
+            is_forced: false,
+        }
+    }
+
+    fn forced(token: TokenId) -> Self {
+        Chosen {
+            token: Ok(token),
+            is_forced: true,
+        }
+    }
 }
 
 impl Iterator for Generation<'_> {
@@ -199,19 +238,33 @@ impl Generation<'_> {
         let (tokens, usage) = (self.tokens().to_vec(), self.usage);
         let mean = self.logprobs.as_ref().and_then(Recorder::mean);
         let completion = Completion {
+            format_start: self.format_start.unwrap_or(text.len()).min(text.len()),
             text,
             tokens,
             finish_reason,
             logprobs: self.logprobs.take().map(Recorder::into_answer),
             usage,
+            format: self.format_state()?,
         };
         Ok((completion, mean))
+    }
+
+    /// How far the answer has got with its form. Asked after the end it says whether the answer has it: of one that was cut
+    /// short it is the beginning.
+    ///
+    /// # Errors
+    /// [`Error::Text`] where the grammar takes more work than its limits allow.
+    pub fn format_state(&mut self) -> Result<FormatState, Error> {
+        self.chooser.state()
     }
 
     /// One step: a batch of the prompt, or a token of the answer.
     fn advance(&mut self) -> Result<(), Error> {
         if self.options.cancel.is_cancelled() {
             return self.end(FinishReason::Cancelled);
+        }
+        if self.chosen.is_empty() && self.chooser.is_finished() {
+            return self.end(FinishReason::EndOfText);
         }
         if self
             .options
@@ -226,15 +279,20 @@ impl Generation<'_> {
         if self.chosen.is_empty() {
             self.compute()?;
         }
-        match self.chosen.pop_front().transpose()? {
-            None => Ok(()),
-            Some(token) if self.ends_text(token) => {
+        let Some(chosen) = self.chosen.pop_front() else {
+            return Ok(());
+        };
+        match chosen.token? {
+            token if self.ends_text(token) => {
                 if let Some(logprobs) = &mut self.logprobs {
                     logprobs.end();
                 }
                 self.end(FinishReason::EndOfText)
             }
-            Some(token) => self.take(token),
+            token => {
+                self.usage.forced_tokens += usize::from(chosen.is_forced);
+                self.take(token)
+            }
         }
     }
 
@@ -255,11 +313,16 @@ impl Generation<'_> {
         self.history.truncate(known);
         let guessed = result?;
         let right = self.chosen.len().saturating_sub(1);
+        let forced = self.chooser.drain_forced().map(Chosen::forced);
+        self.chosen.extend(forced);
         self.state.cut(known + right)?;
         self.usage.drafted_tokens += guessed;
         self.usage.accepted_tokens += right;
         self.count(from, started.elapsed());
-        let chosen = self.chosen.iter().map_while(|token| token.as_ref().ok());
+        let chosen = self
+            .chosen
+            .iter()
+            .map_while(|chosen| chosen.token.as_ref().ok());
         self.speculator.learn(chosen.copied());
         Ok(())
     }
@@ -297,10 +360,9 @@ impl Generation<'_> {
     /// Appends the tokens from `from` on, and chooses the token after the last known one, and after each guess that is what
     /// was chosen. The text has the guesses at its end, so that each choice sees the history that it would have without.
     fn verify(&mut self, from: usize, known: usize) -> Result<(), Error> {
-        let (sampler, history, chosen) = (&mut self.sampler, &self.history, &mut self.chosen);
+        let (chooser, history, chosen) = (&mut self.chooser, &self.history, &mut self.chosen);
         let (tokenizer, logprobs) = (&self.tokenizer, &mut self.logprobs);
         let options = &self.options;
-        let ends_text = |token| ends_text(options, tokenizer, token);
         // Rows of padding beyond the vocabulary stand for no text.
         let vocab_size = tokenizer.vocab_size();
         // Guesses follow a single known token.
@@ -319,14 +381,15 @@ impl Generation<'_> {
                 if let Some(logprobs) = logprobs {
                     logprobs.look(&logits[..known]);
                 }
-                let token = sampler.sample(&mut logits[..known], &history[..next]);
-                is_open = token
-                    .as_ref()
-                    .is_ok_and(|token| history.get(next) == Some(token) && !ends_text(*token));
+                let token = chooser.choose(&mut logits[..known], &history[..next]);
+                is_open = token.as_ref().is_ok_and(|&token| {
+                    let ends = ends_text(options, tokenizer, chooser, token);
+                    history.get(next) == Some(&token) && !ends && !chooser.is_finished()
+                });
                 if let (Some(logprobs), Ok(token)) = (logprobs.as_mut(), &token) {
                     logprobs.note(*token, tokenizer);
                 }
-                chosen.push_back(token);
+                chosen.push_back(Chosen::sampled(token));
             })?;
         Ok(())
     }
@@ -341,7 +404,7 @@ impl Generation<'_> {
     }
 
     fn ends_text(&self, token: TokenId) -> bool {
-        ends_text(&self.options, &self.tokenizer, token)
+        ends_text(&self.options, &self.tokenizer, &self.chooser, token)
     }
 
     /// Adds a token to the answer.
@@ -355,6 +418,10 @@ impl Generation<'_> {
             Some(stream) => stream.push(token)?,
             None => String::new(),
         };
+        self.text_length += text.len();
+        if self.format_start.is_none() && self.chooser.is_bound() {
+            self.format_start = Some(self.text_length);
+        }
         match self.show(&text) {
             Some(stop) => self.end(FinishReason::Stop(stop)),
             None => Ok(()),
@@ -396,9 +463,16 @@ impl Generation<'_> {
 }
 
 /// Whether an answer ends before this token.
-fn ends_text(options: &GenerateOptions, tokenizer: &Tokenizer, token: TokenId) -> bool {
-    let ends = tokenizer.is_end_of_generation(token) || options.stop_tokens.contains(&token);
-    ends && !options.ignore_end_of_text
+fn ends_text(
+    options: &GenerateOptions,
+    tokenizer: &Tokenizer,
+    chooser: &Chooser,
+    token: TokenId,
+) -> bool {
+    match tokenizer.is_end_of_generation(token) {
+        true => chooser.is_bound() || !options.ignore_end_of_text,
+        false => options.stop_tokens.contains(&token) && !options.ignore_end_of_text,
+    }
 }
 
 /// A seed from the operating system: the standard library takes the keys of its hash maps from there.

@@ -14,4 +14,5 @@ pages! {
     Lora: "docs/lora.md",
     Sampling: "docs/sampling.md",
     Search: "docs/search.md",
+    StructuredOutput: "docs/structured-output.md",
 }

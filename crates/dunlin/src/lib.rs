@@ -48,6 +48,7 @@ mod sampling;
 pub mod search;
 mod speculate;
 mod state;
+mod structured;
 #[cfg(test)]
 #[allow(
     clippy::unwrap_used,
@@ -72,8 +73,8 @@ pub use error::Error;
 pub use evaluate::Perplexity;
 pub use fit::{Fit, FitOptions, fit, fit_with};
 pub use generate::{
-    BeamOptions, CancelToken, Completion, Event, FinishReason, GenerateOptions, Generation,
-    ScoredCompletion, TokenLogprob, TopLogprob, Usage,
+    BeamOptions, CancelToken, Completion, Event, FinishReason, FormatState, GenerateOptions,
+    Generation, OutputFormat, ScoredCompletion, TokenLogprob, TopLogprob, Usage,
 };
 pub use import::{convert, imported_file};
 pub use info::{AttentionLayout, LayerKind, LayerRun, MemoryEstimate, ModelInfo, TensorTypeUse};
@@ -100,5 +101,6 @@ pub use dunlin_hub::{
     ModelFile, ModelRef, Progress, PulledModel, Removed, Source, Timing, Verdict, catalog, find,
 };
 pub use dunlin_text::{
-    ChatTemplate, DateTime, DecodeStream, TemplateInput, TextError, TokenId, TokenKind, Tokenizer,
+    ChatTemplate, Constraint, DateTime, DecodeStream, Grammar, TemplateInput, TextError, TokenId,
+    TokenKind, Tokenizer,
 };

@@ -121,6 +121,42 @@ pub enum TextError {
     /// A token id beyond the vocabulary.
     #[error("the token id {id} does not exist; the vocabulary has {vocab_size} tokens")]
     UnknownToken { id: TokenId, vocab_size: usize },
+
+    /// A JSON Schema that asks for something that cannot be kept.
+    #[error("the JSON Schema cannot be honoured at `{pointer}`: {reason}")]
+    Schema { pointer: String, reason: String },
+    /// A grammar that cannot be compiled.
+    #[error("the {kind} cannot be used: {reason}")]
+    Grammar { kind: &'static str, reason: String },
+    /// A GBNF grammar with a mistake.
+    #[error("line {line}, column {column} of the GBNF grammar: {reason}")]
+    Gbnf {
+        line: usize,
+        column: usize,
+        reason: String,
+    },
+    /// A grammar beyond what is compiled.
+    #[error("the {kind} is too large: it has {found} {what}, and at most {limit} are taken")]
+    GrammarTooLarge {
+        kind: &'static str,
+        what: &'static str,
+        found: usize,
+        limit: usize,
+    },
+    /// A vocabulary that no grammar can be compiled for.
+    #[error("answers of this model cannot be held to a grammar: {reason}")]
+    GrammarVocabulary { reason: String },
+    /// A token that the grammar does not allow here.
+    #[error("the token {id} ({text:?}) does not fit the grammar here")]
+    GrammarRefuses { id: TokenId, text: String },
+    /// A grammar that takes too much work at some place of the answer, or that led into nothing.
+    #[error(
+        "the grammar cannot be followed any further: {reason}. Make it simpler: fewer ambiguous rules, shorter repetitions"
+    )]
+    GrammarStopped { reason: String },
+    /// The thread that compiles a grammar could not be started.
+    #[error("the operating system could not start a thread to compile the grammar: {reason}")]
+    GrammarThread { reason: String },
 }
 
 fn at_line(line: Option<usize>) -> String {

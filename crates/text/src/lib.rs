@@ -3,7 +3,8 @@
 //! [`Tokenizer`] is built in memory from a model's GGUF metadata: byte-level BPE (`gpt2`),
 //! SentencePiece-style BPE (`llama`, `gemma4`), WordPiece (`bert`) and Unigram (`t5`). For a Hugging
 //! Face folder [`tokenizer_metadata`] makes these metadata first. [`ChatTemplate`] renders the model's Jinja chat template.
-//! Both treat the file and the text as untrusted: user text never becomes a control token unless
+//! [`Grammar`] holds an answer to a form: JSON Schema, regular expression, choices, Lark or GBNF.
+//! All treat the file and the text as untrusted: user text never becomes a control token unless
 //! the caller asks for it ([`Tokenizer::encode`]), and a template runs with a budget.
 //!
 //! This crate knows nothing of weights, files or the network, and reads no clock.
@@ -13,6 +14,7 @@ mod charsmap;
 mod end_of_generation;
 mod error;
 mod frame;
+mod grammar;
 mod import;
 mod index;
 mod merge;
@@ -28,6 +30,7 @@ mod vocabulary;
 mod word_piece;
 
 pub use error::TextError;
+pub use grammar::{Constraint, Grammar};
 pub use import::{TokenizerFiles, tokenizer_metadata};
 pub use stream::DecodeStream;
 pub use template::{ChatTemplate, DateTime, TemplateInput};

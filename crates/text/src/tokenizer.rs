@@ -1,6 +1,9 @@
 //! The tokenizer of a model: text to ids, ids to text.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock, Weak},
+};
 
 use dunlin_format::Metadata;
 
@@ -9,6 +12,7 @@ use crate::{
     bpe::{self, Bpe},
     end_of_generation,
     frame::{Frame, Style},
+    grammar::GrammarTokens,
     pre_tokenizer,
     special::{Part, Special},
     spm::{self, Spm},
@@ -31,6 +35,8 @@ struct Inner {
     frame: Frame,
     clean_up_spaces: bool,
     end_of_generation: Vec<TokenId>,
+    /// Made when the first grammar is compiled.
+    grammar_tokens: OnceLock<Arc<GrammarTokens>>,
 }
 
 enum Encoder {
@@ -111,6 +117,7 @@ impl Tokenizer {
             frame,
             clean_up_spaces,
             end_of_generation,
+            grammar_tokens: OnceLock::new(),
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -137,9 +144,23 @@ impl Tokenizer {
     ///
     /// [`TextError::MissingByte`] where the vocabulary has no token for a byte of the text.
     pub fn encode(&self, text: &str, parse_special: bool) -> Result<Vec<TokenId>, TextError> {
+        self.encode_after(text, parse_special, true)
+    }
+
+    /// The token ids of text that stands within a text: without control tokens, and without the space that a
+    /// SentencePiece-style tokenizer puts before a text.
+    pub(crate) fn encode_within(&self, text: &str) -> Result<Vec<TokenId>, TextError> {
+        self.encode_after(text, false, false)
+    }
+
+    fn encode_after(
+        &self,
+        text: &str,
+        parse_special: bool,
+        mut starts: bool,
+    ) -> Result<Vec<TokenId>, TextError> {
         let inner = &*self.inner;
         let mut ids = Vec::with_capacity(text.len() / 3 + 4);
-        let mut starts = true;
         for part in inner
             .special
             .split(&inner.vocabulary, text, parse_special)?
@@ -308,6 +329,26 @@ impl Tokenizer {
         DecodeStream::new(self.clone(), true, true)
     }
 
+    /// The vocabulary as grammars need it: made once, at the first call.
+    pub(crate) fn grammar_tokens(&self) -> Result<Arc<GrammarTokens>, TextError> {
+        if let Some(tokens) = self.inner.grammar_tokens.get() {
+            return Ok(Arc::clone(tokens));
+        }
+        let tokens = Arc::new(GrammarTokens::new(self)?);
+        Ok(Arc::clone(self.inner.grammar_tokens.get_or_init(|| tokens)))
+    }
+
+    /// Whether both are handles of one vocabulary.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    /// A reference that does not keep the vocabulary alive.
+    pub(crate) fn downgrade(&self) -> WeakTokenizer {
+        WeakTokenizer(Arc::downgrade(&self.inner))
+    }
+
     /// Number of tokens.
     #[must_use]
     pub fn vocab_size(&self) -> usize {
@@ -366,6 +407,16 @@ impl Tokenizer {
     #[must_use]
     pub fn is_end_of_generation(&self, id: TokenId) -> bool {
         self.inner.end_of_generation.binary_search(&id).is_ok()
+    }
+}
+
+/// A [`Tokenizer`] as long as there is another handle of it.
+pub(crate) struct WeakTokenizer(Weak<Inner>);
+
+impl WeakTokenizer {
+    pub(crate) fn upgrade(&self) -> Option<Tokenizer> {
+        let inner = self.0.upgrade()?;
+        Some(Tokenizer { inner })
     }
 }
 

@@ -1,12 +1,14 @@
 //! `dunlin run`: one answer, or a chat.
 
+mod format;
+
 use std::mem::ManuallyDrop;
 
 use anyhow::{Result, anyhow};
 use clap::{Args, ValueEnum};
 use dunlin::{
-    CancelToken, DraftLength, Error, Event, FinishReason, GenerateOptions, Lm, Message, Prompt,
-    Speculation, TokenLogprob, Usage,
+    CancelToken, DraftLength, Error, Event, FinishReason, GenerateOptions, Lm, Message,
+    OutputFormat, Prompt, Speculation, TokenLogprob, Usage,
 };
 use serde_json::{Value, json};
 
@@ -18,6 +20,7 @@ use crate::args::{Global, Kv, LoadArgs, at_least_one};
 use crate::exit::{self, Finished};
 use crate::terminal::Terminal;
 use crate::{interrupt, lists, output};
+use format::FormatArgs;
 
 /// Tokens of a plain completion that nobody limited: a base model knows no end.
 const RAW_MAX_TOKENS: usize = 256;
@@ -32,6 +35,10 @@ Examples:
   dunlin run smollm2:135m --temperature 1 --top-k 0 --typical-p 0.9 --dry-multiplier 0.8 \"Tell a story\"
   dunlin run smollm2:135m --json --logprobs 3 --max-tokens 8 \"Largest planet?\"
   dunlin run smollm2:135m --beams 4 --max-tokens 32 \"Translate to French: good morning\"
+  dunlin run smollm2:135m --json-schema person.json \"Invent a person\"
+  dunlin run smollm2:135m --choices yes,no \"Is the sky blue?\"
+  dunlin run smollm2:135m --regex '[0-9]{4}' --raw \"The year was \"
+  dunlin run smollm2:135m --grammar list.gbnf \"Three colours\"
   dunlin run qwen2.5-coder:0.5b --verbose --draft ./draft.gguf \"Write quicksort in Python\"
   dunlin run smollm2:135m --lora ./pirate-lora:0.8 \"Describe the sea\"
   dunlin run smollm2:135m                       chat; /help shows its commands
@@ -39,8 +46,11 @@ Examples:
 The prompt is the argument, else stdin (its last line end left out), else typed in a chat. Ctrl-C stops an answer; in \
 a chat the program goes on.
 
+An answer with a form is held to it token by token; the model is not told, so say in the prompt what you ask for. Where it is \
+cut short by --max-tokens or the context, it is the beginning of one. What a schema or grammar asks for and cannot be kept is an error.
+
 With --json: {\"text\",\"finish_reason\",\"usage\":{\"prompt_tokens\",\"completion_tokens\",\"prompt_tokens_per_second\", \
-\"completion_tokens_per_second\",\"cached_prompt_tokens\",\"drafted_tokens\",\"accepted_tokens\"}}; finish_reason is \
+\"completion_tokens_per_second\",\"cached_prompt_tokens\",\"drafted_tokens\",\"accepted_tokens\",\"forced_tokens\"}}; finish_reason is \
 stop, length or cancelled. With --logprobs there is \"logprobs\", one {\"token\",\"text\",\"bytes\",\"logprob\",\"top\"} a token, of the model's \
 probabilities before all steps of the sampler; with --beams or --best-of \"answers\", the best first, each {\"text\",\"finish_reason\",\"score\"}. Without --json the answer streams to stdout as it is made, and a line end follows where it has none.";
 
@@ -71,6 +81,8 @@ pub(crate) struct RunArgs {
     pub(super) verbose: bool,
     #[command(flatten)]
     pub(super) generate: GenerateArgs,
+    #[command(flatten)]
+    format: FormatArgs,
     #[command(flatten)]
     load: LoadArgs,
     /// Number type of the KV cache
@@ -164,9 +176,14 @@ pub(crate) fn execute(args: &RunArgs, global: Global, terminal: &Terminal) -> Re
     }
     // What is wrong with the settings is said before a model is fetched and loaded.
     let mut options = args.generate.options()?;
+    options.format = args.format.format()?;
     if is_chat && args.generate.several.is_asked() {
         let message =
             "--beams and --best-of search for one answer: give a prompt as argument or on stdin";
+        return Err(exit::Usage(message.to_owned()).into());
+    }
+    if args.generate.several.is_beams() && !matches!(options.format, OutputFormat::Text) {
+        let message = "--beams cannot keep a form of the answer: leave one of the two out";
         return Err(exit::Usage(message.to_owned()).into());
     }
     let adapters = lora::open(&args.generate.lora)?;
@@ -270,6 +287,7 @@ pub(super) fn usage_as_json(usage: &Usage) -> Value {
         "cached_prompt_tokens": usage.cached_prompt_tokens,
         "drafted_tokens": usage.drafted_tokens,
         "accepted_tokens": usage.accepted_tokens,
+        "forced_tokens": usage.forced_tokens,
     })
 }
 

@@ -36,6 +36,10 @@ pub(super) struct SeveralArgs {
 }
 
 impl SeveralArgs {
+    pub(super) fn is_beams(&self) -> bool {
+        self.beams.is_some()
+    }
+
     pub(super) fn is_asked(&self) -> bool {
         self.best_of.is_some() || self.beams.is_some()
     }

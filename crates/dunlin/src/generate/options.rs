@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use dunlin_engine::{AdapterId, AdapterUse, SamplerConfig};
 use dunlin_text::TokenId;
 
+use serde_json::Value as Json;
+
+use super::OutputFormat;
 use crate::{Error, Lm, Speculation, TemplateOptions};
 
 /// How an answer is generated. Every field has a default; the builder methods set one each.
@@ -36,7 +39,13 @@ pub struct GenerateOptions {
     pub speculation: Speculation,
     /// Adapters of the model at work, each with its scale. Their order does not matter.
     pub adapters: Vec<AdapterUse>,
-    /// Go on after end-of-generation tokens, to the length asked for (for measurements).
+    /// What form the answer has.
+    pub format: OutputFormat,
+    /// The form begins after this text, which may be that of a control token (`</think>`); what comes before is free. An answer
+    /// that ends before it has no form: [`FormatState::Waiting`](crate::FormatState::Waiting).
+    pub format_after: Option<String>,
+    /// Go on after end-of-generation tokens, to the length asked for (for measurements). An answer with a form ends with it all
+    /// the same.
     pub ignore_end_of_text: bool,
 }
 
@@ -54,6 +63,8 @@ impl Default for GenerateOptions {
             cancel: CancelToken::default(),
             speculation: Speculation::default(),
             adapters: Vec::new(),
+            format: OutputFormat::default(),
+            format_after: None,
             ignore_end_of_text: false,
         }
     }
@@ -158,6 +169,39 @@ impl GenerateOptions {
     #[must_use]
     pub fn with_adapter(mut self, adapter: AdapterId, scale: f32) -> Self {
         self.adapters.push(AdapterUse { adapter, scale });
+        self
+    }
+
+    /// With an answer of this form.
+    #[must_use]
+    pub fn with_format(mut self, format: OutputFormat) -> Self {
+        self.format = format;
+        self
+    }
+
+    /// With an answer that is JSON and validates against this schema.
+    #[must_use]
+    pub fn with_json_schema(self, schema: Json) -> Self {
+        self.with_format(OutputFormat::JsonSchema(schema))
+    }
+
+    /// With an answer that matches this regular expression as a whole.
+    #[must_use]
+    pub fn with_regex(self, regex: impl Into<String>) -> Self {
+        self.with_format(OutputFormat::Regex(regex.into()))
+    }
+
+    /// With an answer that is one of these texts.
+    #[must_use]
+    pub fn with_choices<S: Into<String>>(self, choices: impl IntoIterator<Item = S>) -> Self {
+        let choices = choices.into_iter().map(Into::into).collect();
+        self.with_format(OutputFormat::Choices(choices))
+    }
+
+    /// With a form that begins after this text.
+    #[must_use]
+    pub fn with_format_after(mut self, text: impl Into<String>) -> Self {
+        self.format_after = Some(text.into());
         self
     }
 

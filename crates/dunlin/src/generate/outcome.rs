@@ -2,6 +2,7 @@
 
 use dunlin_text::TokenId;
 
+use super::FormatState;
 use super::logprobs::TokenLogprob;
 
 /// One thing that happened in a generation.
@@ -22,13 +23,13 @@ pub enum Event {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FinishReason {
-    /// The model ended it (an end-of-generation token).
+    /// The model ended it (an end-of-generation token), or nothing may follow in the form that was asked for.
     EndOfText,
     /// This stop string came up; it is not part of the answer.
     Stop(String),
-    /// The most tokens asked for.
+    /// The most tokens asked for. An answer with a form may be incomplete.
     Length,
-    /// The context has no room for another token.
+    /// The context has no room for another token. An answer with a form may be incomplete.
     ContextFull,
     /// The [`CancelToken`](crate::CancelToken) was cancelled.
     Cancelled,
@@ -56,13 +57,17 @@ pub struct Usage {
     pub cached_prompt_tokens: usize,
     /// Tokens of the answer, without an end-of-generation token.
     pub completion_tokens: usize,
-    /// Steps after the prompt. Each gives a token, and one more for each guess that was right. (The prompt's own last step
+    /// Steps after the prompt. Each gives a token, one more for each guess that was right, and those that must follow. (The prompt's own last step
     /// gives the first token of the answer, and the last token is computed only if another one follows.)
     pub completion_steps: usize,
     /// Tokens that were guessed to compute several in a step ([`Speculation`](crate::Speculation)).
     pub drafted_tokens: usize,
     /// Guesses that were right.
     pub accepted_tokens: usize,
+    /// Tokens that the form of the answer left no choice for: they were added without being sampled, and computed together
+    /// with the token before. Those that were guessed, too, are counted as guesses. None where
+    /// log-probabilities are wanted.
+    pub forced_tokens: usize,
     /// Seconds for the prompt.
     pub prompt_seconds: f64,
     /// Seconds for the steps after it.
@@ -85,7 +90,7 @@ impl Usage {
     #[must_use]
     pub fn completion_tokens_per_second(&self) -> f64 {
         rate(
-            self.completion_steps + self.accepted_tokens,
+            self.completion_steps + self.accepted_tokens + self.forced_tokens,
             self.completion_seconds,
         )
     }
@@ -113,6 +118,18 @@ pub struct Completion {
     pub logprobs: Option<Vec<TokenLogprob>>,
     /// What it took.
     pub usage: Usage,
+    /// Whether it has the form that was asked for.
+    pub format: FormatState,
+    /// Bytes of the text before the part that has the form.
+    pub format_start: usize,
+}
+
+impl Completion {
+    /// The part of the text that has the form asked for: all of it, or what follows the text that the form begins after.
+    #[must_use]
+    pub fn formatted(&self) -> &str {
+        self.text.get(self.format_start..).unwrap_or_default()
+    }
 }
 
 /// One of several answers.

@@ -1,4 +1,5 @@
 //! Where the shared conformance data lie, and how they are read.
+#![allow(dead_code, reason = "each test file uses its part")]
 
 use std::{
     fs,
