@@ -18,6 +18,10 @@ enum Level {
     AvxVnni,
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    #[cfg(target_arch = "aarch64")]
+    NeonDotprod,
 }
 
 impl Tier {
@@ -45,6 +49,13 @@ impl Tier {
                 }
             }
         }
+        #[cfg(target_arch = "aarch64")]
+        {
+            tiers.push(Tier(Level::Neon));
+            if std::arch::is_aarch64_feature_detected!("dotprod") {
+                tiers.push(Tier(Level::NeonDotprod));
+            }
+        }
         tiers
     }
 
@@ -57,6 +68,10 @@ impl Tier {
             Level::Avx2 => false,
             #[cfg(target_arch = "x86_64")]
             Level::AvxVnni | Level::Avx512Vnni => true,
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => false,
+            #[cfg(target_arch = "aarch64")]
+            Level::NeonDotprod => true,
         }
     }
 
@@ -70,6 +85,10 @@ impl Tier {
             Level::AvxVnni => "avx-vnni",
             #[cfg(target_arch = "x86_64")]
             Level::Avx512Vnni => "avx512-vnni",
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => "neon",
+            #[cfg(target_arch = "aarch64")]
+            Level::NeonDotprod => "neon-dotprod",
         }
     }
 
@@ -87,6 +106,11 @@ impl Tier {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Level::Avx512Vnni => unsafe { crate::simd::vnni::run(kernel) },
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => crate::simd::neon::run(kernel),
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Level::NeonDotprod => unsafe { crate::simd::neon::run_with_dotprod(kernel) },
         }
     }
 
@@ -102,7 +126,11 @@ impl Tier {
             // SAFETY: this level exists only where `available` found the features.
             #[cfg(target_arch = "x86_64")]
             Level::Avx512Vnni => Ok(unsafe { crate::simd::two_panels::run(distance, kernel) }),
-            _ => Err(kernel),
+            _ => {
+                #[cfg(not(target_arch = "x86_64"))]
+                let _ = distance;
+                Err(kernel)
+            }
         }
     }
 }

@@ -490,15 +490,21 @@ pub(super) fn values_of<E: Element>(part: &Part<'_>, index: usize) -> (*const u8
 /// Asks for the lines of the `part`th of `parts` parts of some bytes of the cache.
 #[inline(always)]
 pub(super) fn prefetch((start, len): (*const u8, usize), part: usize, parts: usize) {
+    let lines = len.div_ceil(LINE);
+    for line in part * lines / parts..(part + 1) * lines / parts {
+        prefetch_line(start.wrapping_add(LINE * line));
+    }
+}
+
+/// Asks for the line at `p`, which may be any address, on processors where that was measured.
+#[inline(always)]
+fn prefetch_line(p: *const u8) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        let lines = len.div_ceil(LINE);
-        for line in part * lines / parts..(part + 1) * lines / parts {
-            // SAFETY: a prefetch reads nothing, whatever the address.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(LINE * line).cast()) };
-        }
+        // SAFETY: a prefetch reads nothing, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = (start, len, part, parts);
+    let _ = p;
 }

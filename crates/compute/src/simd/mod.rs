@@ -17,6 +17,8 @@ mod avx512_tile;
 mod avx512_wide;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx_vnni;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod two_panels;
@@ -139,6 +141,8 @@ pub(crate) enum TileKind {
 }
 
 /// Unpacked panels times [`Simd::TILE`] tokens.
+// Only tiers of x86 have register tiles of their own.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 pub(crate) struct Tile {
     /// Blocks of [`UNPACKED`] bytes a panel, or [`WIDE_PAIR`] bytes a pair, 64-byte aligned.
     pub weights: *const u8,

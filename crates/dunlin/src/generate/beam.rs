@@ -8,7 +8,9 @@ use dunlin_engine::{AdapterUse, Chunk, EngineError, Logits, SequenceId};
 use dunlin_text::{TokenId, Tokenizer};
 
 use super::logprobs::log_sum_exp;
-use super::{CancelToken, Completion, FinishReason, GenerateOptions, ScoredCompletion, Usage};
+use super::{
+    CancelToken, Completion, FinishReason, FormatState, GenerateOptions, ScoredCompletion, Usage,
+};
 use crate::prompt::TemplateOptions;
 use crate::state::State;
 use crate::{Error, Lm, Prompt};
@@ -205,6 +207,8 @@ impl Lm {
         }
         text.push_str(&stream.finish());
         let completion = Completion {
+            format: FormatState::Free,
+            format_start: text.len(),
             text,
             usage: Usage {
                 completion_tokens: answer.tokens.len(),
