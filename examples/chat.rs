@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use dunlin::{Event, GenerateOptions, Lm, Message, Prompt};
+use dunlin::{AnswerEvent, Conversation, GenerateOptions, Lm};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -13,36 +13,35 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .next()
         .unwrap_or_else(|| "What is the capital of France?".to_owned());
     let lm = Lm::load_from_model_id(&model)?;
-    let mut messages = vec![Message::system("You are a helpful assistant.")];
+    let options = GenerateOptions::default()
+        .with_temperature(0.0)
+        .with_max_tokens(200);
+    let mut conversation = Conversation::new(&lm)
+        .with_system("You are a helpful assistant.")
+        .with_options(options);
     let mut out = std::io::stdout().lock();
     for turn in [question.as_str(), "Say that in one short sentence."] {
         writeln!(out, "> {turn}")?;
-        messages.push(Message::user(turn));
-        let options = GenerateOptions::default()
-            .with_temperature(0.0)
-            .with_max_tokens(200);
-        let mut answer = String::new();
         // Of the second turn's prompt, the first turn is kept and not computed again.
-        for event in lm.generate(&Prompt::Chat(messages.clone()), &options)? {
+        for event in conversation.send(turn)? {
             match event? {
-                Event::Text(piece) => {
+                AnswerEvent::Text(piece) => {
                     write!(out, "{piece}")?;
                     out.flush()?;
-                    answer.push_str(&piece);
                 }
-                Event::End { reason, usage } => writeln!(
+                AnswerEvent::End(reply) => writeln!(
                     out,
                     "\n[{}; {} prompt tokens, {} of them kept, {:.0} tokens/s; {} tokens, {:.0} tokens/s]\n",
-                    reason.as_str(),
-                    usage.prompt_tokens,
-                    usage.cached_prompt_tokens,
-                    usage.prompt_tokens_per_second(),
-                    usage.completion_tokens,
-                    usage.completion_tokens_per_second(),
+                    reply.finish_reason.as_str(),
+                    reply.usage.prompt_tokens,
+                    reply.usage.cached_prompt_tokens,
+                    reply.usage.prompt_tokens_per_second(),
+                    reply.usage.completion_tokens,
+                    reply.usage.completion_tokens_per_second(),
                 )?,
+                _ => {}
             }
         }
-        messages.push(Message::assistant(answer));
     }
     Ok(())
 }

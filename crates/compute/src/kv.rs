@@ -126,9 +126,37 @@ impl KvSlabs {
     /// # Panics
     /// If a block lies outside the slabs.
     pub fn copy_block(&mut self, from: u32, to: u32) {
-        let len = self.block_bytes;
-        let from = from as usize * len..(from as usize + 1) * len;
-        self.memory.copy_within(from, to as usize * len);
+        let (from, to) = (self.range(from), self.range(to));
+        self.memory.copy_within(from, to.start);
+    }
+
+    /// Bytes of a block, of all its parts.
+    #[must_use]
+    pub fn block_bytes(&self) -> usize {
+        self.block_bytes
+    }
+
+    /// The keys and values of a block as they lie in memory, in the machine's byte order.
+    ///
+    /// # Panics
+    /// If the block lies outside the slabs.
+    #[must_use]
+    pub fn block(&self, block: u32) -> &[u8] {
+        &self.memory[self.range(block)]
+    }
+
+    /// As [`KvSlabs::block`], to be written. Any bytes are sound: they are numbers, which may be none.
+    ///
+    /// # Panics
+    /// If the block lies outside the slabs.
+    pub fn block_mut(&mut self, block: u32) -> &mut [u8] {
+        let range = self.range(block);
+        &mut self.memory[range]
+    }
+
+    fn range(&self, block: u32) -> std::ops::Range<usize> {
+        let start = block as usize * self.block_bytes;
+        start..start + self.block_bytes
     }
 
     /// One of the slabs.

@@ -172,7 +172,7 @@ impl CodeOptions {
 /// What was left out of a request that is longer than the context.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Dropped {
+pub struct InfillDropped {
     /// Paths of files.
     pub files: Vec<String>,
     /// Tokens at the beginning of the prefix.
@@ -181,7 +181,7 @@ pub struct Dropped {
     pub suffix_tokens: usize,
 }
 
-impl Dropped {
+impl InfillDropped {
     /// Whether everything was used.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -219,7 +219,7 @@ pub struct CodeCompletion {
     /// Why it ended.
     pub finish: CodeFinish,
     /// What was left out of the request.
-    pub dropped: Dropped,
+    pub dropped: InfillDropped,
     /// What it took. Tokens that were computed past the end are counted.
     pub usage: Usage,
 }

@@ -297,7 +297,106 @@ pub enum Error {
     )]
     UnsafeText,
 
-    /// The loading was cancelled by its callback.
+    /// A conversation and the room for its answer do not fit the context, and the policy may drop no more.
+    #[error(
+        "the conversation has {prompt_tokens} tokens, {answer_room} are to be kept free for the answer, and the context holds {context_length}: choose a context policy that drops old turns, shorten the conversation, keep less free, or load the model with a longer context"
+    )]
+    ConversationTooLong {
+        /// Tokens of the conversation, as far as the policy can shorten it.
+        prompt_tokens: usize,
+        /// Tokens for the answer.
+        answer_room: usize,
+        /// Tokens that the context holds.
+        context_length: usize,
+    },
+
+    /// No message of a conversation waits for an answer.
+    #[error("the conversation has no message that could be answered: say something first")]
+    NothingToAnswer,
+
+    /// The last message of a conversation is not the model's.
+    #[error(
+        "the conversation does not end with a message of the assistant, so there is none to go on with: get an answer first, or push its beginning"
+    )]
+    NothingToContinue,
+    /// An answer with a form is made in one piece.
+    #[error(
+        "an answer with a form cannot be continued: let it be given once more, or take the form out of the options"
+    )]
+    ContinueForm,
+
+    /// A message does not exist.
+    #[error("there is no message {index} (counted from 0): the conversation has {messages}")]
+    NoSuchMessage {
+        /// The index asked for.
+        index: usize,
+        /// Messages of the conversation.
+        messages: usize,
+    },
+
+    /// A session file cannot be read or written.
+    #[error("the session file {} cannot be used: {source}", .path.display())]
+    SessionFile {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+
+    /// A file is no session, or a damaged one.
+    #[error(
+        "{} is no session file, or a damaged one: {reason}; nothing of it was used. Save the conversation again, or begin a new one",
+        .path.display()
+    )]
+    SessionDamaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+
+    /// A session file has another layout.
+    #[error(
+        "the session file {} has layout {found}, and this version of Dunlin reads layout {supported}: restore it with the version that saved it",
+        .path.display()
+    )]
+    SessionVersion {
+        /// The file.
+        path: PathBuf,
+        /// Its layout.
+        found: u32,
+        /// The layout that is read.
+        supported: u32,
+    },
+
+    /// A session belongs to another model or other settings.
+    #[error(
+        "the session {} was saved with {what} {session}, and loaded is {loaded}: load the model as it was, or begin a new session",
+        .path.display()
+    )]
+    SessionMismatch {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// As it was when the session was saved.
+        session: String,
+        /// As it is.
+        loaded: String,
+    },
+
+    /// A conversation is too long for a session file.
+    #[error(
+        "the messages and tokens of the conversation take {bytes} bytes, and a session file holds {limit}: drop old messages first"
+    )]
+    SessionTooLarge {
+        /// Bytes of messages and tokens.
+        bytes: u64,
+        /// The most that a file holds.
+        limit: u64,
+    },
+
+    /// The loading was cancelled by its callback, or the summary of a conversation by its [`CancelToken`](crate::CancelToken).
     #[error("cancelled")]
     Cancelled,
 

@@ -53,7 +53,21 @@ impl Lm {
         options: &GenerateOptions,
     ) -> Result<Generation<'_>, Error> {
         self.check_writes()?;
+        let stream = match prompt {
+            Prompt::Chat(_) => self.tokenizer().stream(),
+            Prompt::Text(_) | Prompt::Tokens(_) => self.tokenizer().stream_continuing(),
+        };
         let ids = self.encode_prompt(prompt, options)?;
+        self.generate_after(ids, stream, options)
+    }
+
+    /// Starts to continue token ids; `stream` makes text of the answer's.
+    pub(crate) fn generate_after(
+        &self,
+        ids: Vec<TokenId>,
+        stream: DecodeStream,
+        options: &GenerateOptions,
+    ) -> Result<Generation<'_>, Error> {
         if ids.is_empty() {
             return Err(Error::EmptyPrompt);
         }
@@ -70,10 +84,10 @@ impl Lm {
         let constraint = options.format.constraint(after, &tokenizer)?;
         let mut chooser = Chooser::new(sampler, constraint, options.logprobs.is_some());
         chooser.find_forced()?;
-        let stream = match prompt {
-            // A form counts every character.
-            Prompt::Chat(_) if !chooser.is_bound() => tokenizer.stream(),
-            _ => tokenizer.stream_continuing(),
+        // A form counts every character.
+        let stream = match chooser.is_bound() {
+            true => tokenizer.stream_continuing(),
+            false => stream,
         };
         let format_start = chooser.is_bound().then_some(0);
         let mut state = self.lock();
@@ -215,6 +229,13 @@ impl Generation<'_> {
     #[must_use]
     pub fn logprobs(&self) -> &[TokenLogprob] {
         self.logprobs.as_ref().map_or(&[], Recorder::answer)
+    }
+
+    /// The log-probabilities of the tokens so far, where they were asked for.
+    pub(crate) fn asked_logprobs(&self) -> Option<Vec<TokenLogprob>> {
+        self.logprobs
+            .as_ref()
+            .map(|logprobs| logprobs.answer().to_vec())
     }
 
     /// Runs to the end and returns the whole answer.

@@ -10,6 +10,7 @@ macro_rules! pages {
 pages! {
     Readme: "README.md",
     Code: "docs/code.md",
+    Conversations: "docs/conversations.md",
     Fit: "docs/fit.md",
     Lora: "docs/lora.md",
     Sampling: "docs/sampling.md",

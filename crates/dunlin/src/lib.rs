@@ -27,6 +27,8 @@
 
 mod bench;
 mod code;
+mod complete;
+mod conversation;
 mod device;
 mod devices;
 mod embed;
@@ -41,6 +43,7 @@ mod info;
 mod lm;
 mod load;
 mod lora;
+mod model_hash;
 mod prompt;
 mod recommend;
 mod rerank;
@@ -64,7 +67,11 @@ pub use bench::{
 };
 pub use code::{
     CodeCompleter, CodeCompletion, CodeEnd, CodeFile, CodeFinish, CodeOptions, CodeRequest,
-    Dropped, InfillOrder, InfillOverflow, InfillPrompt,
+    InfillDropped, InfillOrder, InfillOverflow, InfillPrompt,
+};
+pub use conversation::{
+    Answer, AnswerEvent, ContextPolicy, Conversation, Dropped, Reply, Restored,
+    SUMMARY_INSTRUCTION, SaveOptions, Saved, Summary,
 };
 pub use device::{DeviceConfiguration, physical_cores};
 pub use devices::{Device, DeviceKind, devices};

@@ -1,7 +1,7 @@
 //! A loaded model.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread;
 
 use dunlin_compute::Tier;
@@ -11,7 +11,8 @@ use dunlin_hub::{ModelCard, ModelRef};
 use dunlin_text::{ChatTemplate, Tokenizer};
 
 use crate::info::{Header, MemoryEstimate, ModelInfo};
-use crate::load::{LoadEvent, LoadOptions, locate, prepare};
+use crate::load::{LoadEvent, LoadOptions, hub_of, locate, prepare};
+use crate::model_hash::known_sha256;
 use crate::prompt::{Message, TemplateOptions};
 use crate::state::State;
 use crate::{Error, TokenizerFile, import};
@@ -36,6 +37,7 @@ struct Inner {
     source: String,
     notes: Vec<String>,
     card: Option<ModelCard>,
+    sha256: OnceLock<String>,
 }
 
 impl Lm {
@@ -78,6 +80,7 @@ impl Lm {
             ..header.memory(&spec, config.context_length, config.kv_element)
         };
         let info = ModelInfo::of(&gguf)?;
+        let sha256 = known_sha256(&hub_of(&options)?, &model, &pulled.path, &gguf);
         let inner = Inner {
             state: Mutex::new(State::new(engine, gguf, options.mapped_weights)),
             text,
@@ -89,6 +92,7 @@ impl Lm {
             source: pulled.source,
             notes: pulled.notes,
             card: pulled.card,
+            sha256: sha256.map_or_else(OnceLock::new, OnceLock::from),
         };
         Ok(Lm {
             inner: Arc::new(inner),
@@ -219,6 +223,16 @@ impl Lm {
         options: &TemplateOptions,
     ) -> Result<String, Error> {
         self.inner.text.render_chat(messages, options)
+    }
+
+    /// How the engine was set up.
+    pub(crate) fn engine_config(&self) -> EngineConfig {
+        self.inner.config
+    }
+
+    /// Where the hash of the model is kept once it is known.
+    pub(crate) fn hash_cell(&self) -> &OnceLock<String> {
+        &self.inner.sha256
     }
 
     /// The engine and its prompt state, for one caller at a time.

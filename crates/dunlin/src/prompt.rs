@@ -8,7 +8,9 @@ use dunlin_text::{DateTime, TemplateInput, TokenId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
-pub(crate) use encode::{SpecialTexts, encode_conversation};
+pub(crate) use encode::{
+    SpecialTexts, Stretch, encode_conversation, insert_bos, split_conversation,
+};
 
 /// What a model is asked.
 #[derive(Clone, Debug, PartialEq)]
@@ -141,7 +143,7 @@ pub(crate) fn template_input(messages: &[Message], options: &TemplateOptions) ->
 }
 
 /// The present moment in UTC.
-fn now() -> DateTime {
+pub(crate) fn now() -> DateTime {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     let seconds = since.map_or(0, |since| since.as_secs());
     DateTime::from_unix_seconds(i64::try_from(seconds).unwrap_or(i64::MAX))

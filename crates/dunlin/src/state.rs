@@ -1,5 +1,6 @@
 //! The engine with the one sequence that a generation continues. What earlier ones have left is found again by their tokens.
 
+use std::io::{Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,6 +86,41 @@ impl State {
         self.sequence = Some(sequence);
         self.tokens.extend_from_slice(&prompt[..known]);
         Ok(known)
+    }
+
+    /// Finds what the cache knows of these tokens, computed without adapters, all of them included, and returns how many that are.
+    pub(crate) fn find(&mut self, tokens: &[TokenId]) -> Result<usize, EngineError> {
+        // The last token of a prompt is never taken from the cache.
+        self.reuse(&[tokens, &[0]].concat(), &[])
+    }
+
+    /// Writes what was computed of the tokens that are kept.
+    pub(crate) fn export(&mut self, out: &mut impl Write) -> Result<(), EngineError> {
+        let sequence = self.sequence();
+        self.engine.export_sequence(sequence, out)
+    }
+
+    /// Bytes that [`State::export`] writes for so many tokens.
+    pub(crate) fn export_bytes(&self, tokens: usize) -> u64 {
+        self.engine.export_bytes(tokens)
+    }
+
+    /// Puts what was exported of these tokens into the cache.
+    pub(crate) fn import(
+        &mut self,
+        tokens: &[TokenId],
+        from: &mut impl Read,
+    ) -> Result<(), EngineError> {
+        self.leave()?;
+        let sequence = self.engine.import_sequence(tokens, from)?;
+        self.engine.remove_sequence(sequence)
+    }
+
+    /// Gives the memory of these tokens back to the cache, as far as no other text begins with them.
+    pub(crate) fn forget(&mut self, tokens: &[TokenId]) -> Result<(), EngineError> {
+        self.leave()?;
+        self.engine.forget_prefix(tokens);
+        Ok(())
     }
 
     /// Ends the sequence, whose tokens the cache finds again.

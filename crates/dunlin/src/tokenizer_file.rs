@@ -7,7 +7,10 @@ use dunlin_format::{Gguf, Metadata};
 use dunlin_text::{ChatTemplate, TemplateInput, TextError, TokenId, Tokenizer};
 
 use crate::load::{LoadOptions, locate};
-use crate::prompt::{Message, SpecialTexts, TemplateOptions, encode_conversation, template_input};
+use crate::prompt::{
+    Message, SpecialTexts, Stretch, TemplateOptions, encode_conversation, split_conversation,
+    template_input,
+};
 use crate::{Error, ModelRef};
 
 /// Tokenizer and chat template of a model, read from its metadata alone: vocabulary-only files work, and no weight is
@@ -130,11 +133,24 @@ impl TokenizerFile {
         options: &TemplateOptions,
     ) -> Result<Vec<TokenId>, Error> {
         let input = template_input(messages, options);
-        let special = self
-            .inner
+        let template = self.chat_template()?;
+        encode_conversation(self.tokenizer(), self.special(), template, &input)
+    }
+
+    /// A conversation in stretches, each a control token of the template with the text behind it.
+    pub(crate) fn split_chat(
+        &self,
+        messages: &[Message],
+        options: &TemplateOptions,
+    ) -> Result<Vec<Stretch>, Error> {
+        let input = template_input(messages, options);
+        split_conversation(self.special(), self.chat_template()?, &input)
+    }
+
+    fn special(&self) -> &SpecialTexts {
+        self.inner
             .special
-            .get_or_init(|| SpecialTexts::of(self.tokenizer()));
-        encode_conversation(self.tokenizer(), special, self.chat_template()?, &input)
+            .get_or_init(|| SpecialTexts::of(self.tokenizer()))
     }
 
     /// The token ids of a text to be continued: BOS by the model's own rule, nothing behind, and control tokens as the

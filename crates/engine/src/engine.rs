@@ -333,7 +333,7 @@ impl Engine {
     }
 
     /// The length beyond which sequences are computed with another rotation, where there is one.
-    fn original_context(&self) -> Option<usize> {
+    pub(crate) fn original_context(&self) -> Option<usize> {
         let by_length = |factors| match factors {
             RopeFactors::ByLength { original_context } => Some(original_context),
             _ => None,

@@ -160,6 +160,23 @@ pub enum EngineError {
         limit: usize,
     },
 
+    /// The bytes of an exported sequence cannot be read or written.
+    #[error("the keys and values of a sequence could not be transferred: {0}")]
+    Transfer(#[source] std::io::Error),
+
+    /// An exported sequence is of another model or set-up, or its bytes are damaged.
+    #[error(
+        "the exported sequence has {what} {found}, expected {expected}: it was made with another model or other settings, or its bytes are damaged; compute the tokens again"
+    )]
+    WrongSequence {
+        /// What does not fit.
+        what: &'static str,
+        /// What the bytes say.
+        found: String,
+        /// What the engine has.
+        expected: String,
+    },
+
     /// Two chunks of a step name the same sequence.
     #[error("a step names the same sequence twice: put its tokens into one chunk")]
     SequenceTwice,

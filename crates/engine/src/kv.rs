@@ -240,12 +240,7 @@ impl KvCache {
     /// Gives a sequence blocks for more tokens, and counts them in. There must be room for them.
     pub(crate) fn extend(&mut self, id: SequenceId, tokens: usize) -> Result<(), EngineError> {
         self.check_room([(id, tokens)].into_iter())?;
-        if let Some(block) = self.shared_tail(self.get(id)?) {
-            let own = self.make_own(block)?;
-            let blocks = &mut self.get_mut(id)?.blocks;
-            blocks.pop();
-            blocks.push(own);
-        }
+        self.own_tail(id)?;
         let sequence = self.get(id)?;
         let needed = sequence.length + tokens;
         let missing = needed.div_ceil(POSITIONS_PER_BLOCK) - sequence.blocks.len();
@@ -257,6 +252,17 @@ impl KvCache {
             self.get_mut(id)?.blocks.push(block);
         }
         self.get_mut(id)?.length = needed;
+        Ok(())
+    }
+
+    /// Makes a last block that is filled in part the sequence's own, so that it can be written.
+    pub(crate) fn own_tail(&mut self, id: SequenceId) -> Result<(), EngineError> {
+        if let Some(block) = self.shared_tail(self.get(id)?) {
+            let own = self.make_own(block)?;
+            let blocks = &mut self.get_mut(id)?.blocks;
+            blocks.pop();
+            blocks.push(own);
+        }
         Ok(())
     }
 
@@ -399,6 +405,24 @@ impl KvCache {
         with.count()
     }
 
+    /// Forgets what the beginnings of `tokens` have left without adapters, as far as no sequence and no other text needs it. Returns
+    /// how many tokens that are.
+    pub(crate) fn forget(&mut self, tokens: &[u32]) -> usize {
+        let forget = |long| {
+            let computation = Computation {
+                long,
+                ..Computation::default()
+            };
+            self.blocks.forget(&computation, tokens)
+        };
+        [false, true].map(forget).iter().sum()
+    }
+
+    /// Numbers of the states of all recurrent layers.
+    pub(crate) fn state_len(&self) -> usize {
+        self.state_len
+    }
+
     /// Ends all sequences and forgets all tokens.
     pub(crate) fn clear(&mut self) {
         self.sequences.clear();
@@ -435,7 +459,7 @@ fn block_count(spec: &ModelSpec, tokens: usize) -> usize {
 ///
 /// Layers that keep no keys share the slab of those they read. A model that sees whole sequences keeps nothing from step to
 /// step: layers of one shape share a slab.
-fn slabs(spec: &ModelSpec) -> (Vec<KvLayout>, Vec<usize>) {
+pub(crate) fn slabs(spec: &ModelSpec) -> (Vec<KvLayout>, Vec<usize>) {
     let mut layouts = Vec::new();
     let mut slab_of_layer: Vec<usize> = Vec::with_capacity(spec.layers.len());
     for layer in &spec.layers {

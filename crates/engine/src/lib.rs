@@ -13,6 +13,7 @@ pub mod reference;
 pub mod sampler;
 pub mod spec;
 pub mod stop;
+mod transfer;
 
 pub use buffers::SCORE_ROWS;
 pub use dunlin_compute::KvElement;

@@ -336,6 +336,35 @@ impl Blocks {
         }
     }
 
+    /// Frees the blocks of the path of `tokens`, from its end on, that no sequence holds and no other text goes on from.
+    /// Returns how many tokens they held.
+    pub(crate) fn forget(&mut self, computation: &Computation, tokens: &[u32]) -> usize {
+        let (mut path, mut rest) = (Vec::new(), tokens);
+        let mut next = self.first_child(computation, path.last().copied());
+        while next != NONE && !rest.is_empty() {
+            let node = &self.nodes[next as usize];
+            if !rest.starts_with(&node.tokens) {
+                next = node.next_sibling;
+                continue;
+            }
+            rest = &rest[node.tokens.len()..];
+            path.push(next);
+            next = self.nodes[next as usize].first_child;
+        }
+        let mut forgotten = 0;
+        for block in path.into_iter().rev() {
+            let node = &self.nodes[block as usize];
+            if node.holders > 0 || node.first_child != NONE {
+                break;
+            }
+            forgotten += node.tokens.len();
+            self.idle -= 1;
+            self.unlink(block);
+            self.free.push(block);
+        }
+        forgotten
+    }
+
     /// Frees the least recently used block that ends a path and that no sequence holds.
     fn evict(&mut self) {
         let is_idle_end =

@@ -154,6 +154,11 @@ impl Gguf {
         self.parts.len()
     }
 
+    /// The bytes of each file, to hash what was opened. A mapped file is read as they are.
+    pub fn part_bytes(&self) -> impl Iterator<Item = &[u8]> {
+        self.parts.iter().map(|part| &**part)
+    }
+
     /// The model family: `general.architecture`, where it is a text.
     pub fn architecture(&self) -> Option<&str> {
         self.metadata.str("general.architecture").ok().flatten()

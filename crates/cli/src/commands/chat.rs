@@ -1,17 +1,24 @@
 //! The chat of `dunlin run` in a terminal.
 
+use std::path::Path;
+
 use anyhow::Result;
-use dunlin::{Error, GenerateOptions, Lm, Message, Prompt};
+use dunlin::{Answer, Conversation, Error, GenerateOptions, Lm, Prompt};
 use rustyline::error::ReadlineError;
 use rustyline::{Config, DefaultEditor};
 
-use super::run::{RunArgs, answer, explain_end, say_usage};
+use super::run::{self, RunArgs, explain_end, say_usage};
+use super::talk;
 use crate::terminal::Terminal;
 
 const HELP: &str = "\
   /help           this list
+  /regenerate     answer the last message once more
+  /continue       go on with an answer that was cut
+  /undo           take the last message and its answer back
   /clear          forget the conversation
   /system TEXT    say how the model shall behave; without TEXT show it
+  /save FILE      save the conversation; without FILE where --session says
   /exit           leave (also Ctrl-D)
 Ctrl-C stops an answer. The arrow keys bring earlier lines back.";
 
@@ -20,9 +27,13 @@ Ctrl-C stops an answer. The arrow keys bring earlier lines back.";
 enum Line<'a> {
     Empty,
     Help,
+    Regenerate,
+    Continue,
+    Undo,
     Clear,
     ShowSystem,
     SetSystem(&'a str),
+    Save(Option<&'a str>),
     Exit,
     Unknown(&'a str),
     Say(&'a str),
@@ -37,10 +48,15 @@ impl<'a> Line<'a> {
         match (command, rest.trim()) {
             ("", _) => Line::Empty,
             ("/help" | "/?", "") => Line::Help,
+            ("/regenerate" | "/retry", "") => Line::Regenerate,
+            ("/continue", "") => Line::Continue,
+            ("/undo", "") => Line::Undo,
             ("/clear", "") => Line::Clear,
             ("/exit" | "/quit" | "/bye", "") => Line::Exit,
             ("/system", "") => Line::ShowSystem,
             ("/system", text) => Line::SetSystem(text),
+            ("/save", "") => Line::Save(None),
+            ("/save", file) => Line::Save(Some(file)),
             // A path such as /etc/hosts begins a question, not a command.
             (command, _) if command.starts_with('/') && !command[1..].contains('/') => {
                 Line::Unknown(command)
@@ -50,38 +66,29 @@ impl<'a> Line<'a> {
     }
 }
 
-struct Conversation {
-    system: Option<String>,
-    turns: Vec<Message>,
-}
-
-impl Conversation {
-    fn messages(&self) -> Vec<Message> {
-        self.system
-            .as_deref()
-            .map(Message::system)
-            .into_iter()
-            .chain(self.turns.iter().cloned())
-            .collect()
-    }
-}
-
 /// Reads lines and answers them until the user leaves.
 ///
 /// # Errors
-/// The terminal or the engine fails; what concerns one message only is said, and the chat goes on.
+/// The terminal or the engine fails, or the session cannot be restored or saved; what concerns one message only is said, and
+/// the chat goes on.
 pub(super) fn execute(
     lm: &Lm,
     args: &RunArgs,
     options: &GenerateOptions,
     terminal: &Terminal,
 ) -> Result<()> {
+    let mut conversation = talk::open(lm, args, options, terminal)?;
+    let ended = converse(&mut conversation, args, terminal);
+    // What was said is saved, too, where the terminal or the engine failed.
+    if let Some(session) = &args.talk.session {
+        talk::save(&conversation, session, terminal)?;
+    }
+    ended
+}
+
+fn converse(conversation: &mut Conversation, args: &RunArgs, terminal: &Terminal) -> Result<()> {
     let config = Config::builder().auto_add_history(true).build();
     let mut editor = DefaultEditor::with_config(config)?;
-    let mut conversation = Conversation {
-        system: args.system.clone(),
-        turns: Vec::new(),
-    };
     let what = if args.raw {
         "Type the beginning of a text to be continued"
     } else {
@@ -106,66 +113,118 @@ pub(super) fn execute(
             Line::Help => terminal.say(HELP),
             Line::Exit => return Ok(()),
             Line::Clear => {
-                conversation.turns.clear();
+                conversation.clear();
                 terminal.note("(the conversation is forgotten)");
             }
-            Line::ShowSystem => match &conversation.system {
+            Line::Undo => {
+                let count = conversation.undo().len();
+                terminal.note(format_args!("({count} messages taken back)"));
+            }
+            Line::ShowSystem => match conversation.system() {
                 Some(text) => terminal.say(text),
                 None => terminal.say("(nothing set)"),
             },
             Line::SetSystem(text) => {
-                conversation.system = Some(text.to_owned());
+                conversation.set_system(Some(text.to_owned()));
                 terminal.note("(set; the conversation so far is kept, /clear forgets it)");
             }
+            Line::Save(file) => save(conversation, file.map(Path::new), args, terminal),
+            Line::Regenerate => answer(conversation, args, terminal, Conversation::regenerate)?,
+            Line::Continue => answer(conversation, args, terminal, Conversation::continue_answer)?,
             Line::Unknown(command) => {
                 terminal.say(format_args!("{command} is no command; /help shows them"))
             }
             Line::Say(_) if args.raw => {
                 // Spaces at the ends are part of a text to be continued.
-                complete(lm, args, &Prompt::Text(line), options, terminal)?;
+                complete(conversation, args, &Prompt::Text(line), terminal)?;
             }
-            Line::Say(text) => {
-                conversation.turns.push(Message::user(text));
-                let prompt = Prompt::Chat(conversation.messages());
-                match complete(lm, args, &prompt, options, terminal)? {
-                    Some(text) => conversation.turns.push(Message::assistant(text)),
-                    None => {
-                        conversation.turns.pop();
-                    }
-                }
-            }
+            Line::Say(text) => answer(conversation, args, terminal, |talk| talk.send(text))?,
         }
     }
 }
 
-/// One answer; `None` where there is none because of what was asked.
+/// One answer of the conversation.
 ///
 /// # Errors
 /// What concerns more than this message.
+fn answer(
+    conversation: &mut Conversation,
+    args: &RunArgs,
+    terminal: &Terminal,
+    start: impl for<'c> FnOnce(&'c mut Conversation) -> Result<Answer<'c>, Error>,
+) -> Result<()> {
+    match talk::answer(conversation, true, terminal, start) {
+        Ok(reply) => {
+            talk::explain_dropped(&reply, terminal);
+            explain_end(
+                &reply.finish_reason,
+                conversation.lm(),
+                &reply.usage,
+                terminal,
+            );
+            if args.verbose {
+                say_usage(&reply.usage, terminal);
+            }
+            Ok(())
+        }
+        Err(error) => say_error(error, terminal),
+    }
+}
+
+/// One text continued without a conversation.
+///
+/// # Errors
+/// What concerns more than this text.
 fn complete(
-    lm: &Lm,
+    conversation: &Conversation,
     args: &RunArgs,
     prompt: &Prompt,
-    options: &GenerateOptions,
     terminal: &Terminal,
-) -> Result<Option<String>> {
-    let answer = match answer(lm, prompt, options, true, terminal) {
-        Ok(answer) => answer,
-        Err(error) => {
-            let advice = match error.downcast_ref() {
-                Some(Error::PromptTooLong { .. }) => "; /clear forgets the conversation",
-                Some(Error::Text(_) | Error::UnsafeText | Error::EmptyPrompt) => "",
-                _ => return Err(error),
-            };
-            terminal.say(format_args!("error: {error}{advice}"));
-            return Ok(None);
+) -> Result<()> {
+    let lm = conversation.lm();
+    match run::answer(lm, prompt, conversation.options(), true, terminal) {
+        Ok(answer) => {
+            explain_end(&answer.reason, lm, &answer.usage, terminal);
+            if args.verbose {
+                say_usage(&answer.usage, terminal);
+            }
+            Ok(())
         }
-    };
-    explain_end(&answer.reason, lm, &answer.usage, terminal);
-    if args.verbose {
-        say_usage(&answer.usage, terminal);
+        Err(error) => say_error(error, terminal),
     }
-    Ok(Some(answer.text))
+}
+
+/// Says what concerns one message only.
+///
+/// # Errors
+/// Any other error.
+fn say_error(error: anyhow::Error, terminal: &Terminal) -> Result<()> {
+    let advice = match error.downcast_ref() {
+        Some(Error::PromptTooLong { .. } | Error::ConversationTooLong { .. }) => {
+            "; /undo takes the last turn back, /clear forgets the conversation"
+        }
+        Some(
+            Error::Text(_)
+            | Error::UnsafeText
+            | Error::EmptyPrompt
+            | Error::Cancelled
+            | Error::NothingToAnswer
+            | Error::NothingToContinue
+            | Error::ContinueForm,
+        ) => "",
+        _ => return Err(error),
+    };
+    terminal.say(format_args!("error: {error}{advice}"));
+    Ok(())
+}
+
+fn save(conversation: &Conversation, file: Option<&Path>, args: &RunArgs, terminal: &Terminal) {
+    let Some(path) = file.or(args.talk.session.as_deref()) else {
+        return terminal.say("name a file: /save FILE");
+    };
+    if let Err(error) = talk::save(conversation, path, terminal) {
+        terminal.say(format_args!("error: {error}"));
+    }
 }
 
 #[cfg(test)]
@@ -181,6 +240,11 @@ mod tests {
         );
         assert_eq!(Line::parse("/system"), Line::ShowSystem);
         assert_eq!(Line::parse("/clear"), Line::Clear);
+        assert_eq!(Line::parse("/regenerate"), Line::Regenerate);
+        assert_eq!(Line::parse("/continue"), Line::Continue);
+        assert_eq!(Line::parse("/undo"), Line::Undo);
+        assert_eq!(Line::parse("/save"), Line::Save(None));
+        assert_eq!(Line::parse("/save a b"), Line::Save(Some("a b")));
         assert_eq!(Line::parse("/exit"), Line::Exit);
         assert_eq!(Line::parse("/sytem x"), Line::Unknown("/sytem"));
     }

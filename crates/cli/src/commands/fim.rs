@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use dunlin::{
     CancelToken, CodeCompleter, CodeCompletion, CodeEnd, CodeFinish, CodeOptions, CodeRequest,
-    Dropped, FinishReason, GenerateOptions, InfillOverflow,
+    FinishReason, GenerateOptions, InfillDropped, InfillOverflow,
 };
 use serde_json::json;
 
@@ -224,7 +224,7 @@ fn place(text: &str) -> Result<(usize, Option<usize>), String> {
     })
 }
 
-fn say_dropped(dropped: &Dropped, terminal: &Terminal) {
+fn say_dropped(dropped: &InfillDropped, terminal: &Terminal) {
     if dropped.is_empty() {
         return;
     }

@@ -20,6 +20,7 @@ mod sampling;
 pub(crate) mod search;
 mod several;
 pub(crate) mod show;
+mod talk;
 pub(crate) mod template;
 pub(crate) mod tokenize;
 pub(crate) mod validate;

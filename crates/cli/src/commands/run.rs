@@ -16,6 +16,7 @@ use super::chat;
 use super::lora::{self, LoraArg};
 use super::sampling::SamplingArgs;
 use super::several::SeveralArgs;
+use super::talk::{self, TalkArgs};
 use crate::args::{Global, Kv, LoadArgs, at_least_one};
 use crate::exit::{self, Finished};
 use crate::terminal::Terminal;
@@ -42,6 +43,8 @@ Examples:
   dunlin run qwen2.5-coder:0.5b --verbose --draft ./draft.gguf \"Write quicksort in Python\"
   dunlin run smollm2:135m --lora ./pirate-lora:0.8 \"Describe the sea\"
   dunlin run smollm2:135m                       chat; /help shows its commands
+  dunlin run smollm2:135m --session notes.session --context-policy drop-oldest-turns
+  dunlin run smollm2:135m --session notes.session \"And what did I ask before?\"
 
 The prompt is the argument, else stdin (its last line end left out), else typed in a chat. Ctrl-C stops an answer; in \
 a chat the program goes on.
@@ -83,6 +86,8 @@ pub(crate) struct RunArgs {
     pub(super) generate: GenerateArgs,
     #[command(flatten)]
     format: FormatArgs,
+    #[command(flatten)]
+    pub(super) talk: TalkArgs,
     #[command(flatten)]
     load: LoadArgs,
     /// Number type of the KV cache
@@ -213,6 +218,24 @@ pub(crate) fn execute(args: &RunArgs, global: Global, terminal: &Terminal) -> Re
     if !is_raw {
         require_template(&lm, &args.model)?;
     }
+    if let (Some(session), Some(text), false) = (&args.talk.session, &text, is_raw) {
+        let mut conversation = talk::open(&lm, args, &options, terminal)?;
+        let reply = talk::answer(&mut conversation, !args.json, terminal, |conversation| {
+            conversation.send(text.as_str())
+        })?;
+        talk::save(&conversation, session, terminal)?;
+        talk::explain_dropped(&reply, terminal);
+        let answer = Answer {
+            text: reply.text,
+            reason: reply.finish_reason,
+            usage: reply.usage,
+            logprobs: reply.logprobs,
+        };
+        if args.json {
+            output::json(&answer_as_json(&answer))?;
+        }
+        return finish(args, &lm, &answer.reason, &answer.usage, terminal);
+    }
     let prompt = match (text, ids) {
         (_, Some(ids)) => Prompt::Tokens(ids),
         (Some(text), None) if args.parse_special => {
@@ -232,11 +255,22 @@ pub(crate) fn execute(args: &RunArgs, global: Global, terminal: &Terminal) -> Re
         }
         (answer.reason, answer.usage)
     };
+    finish(args, &lm, &reason, &usage, terminal)
+}
+
+/// Says how an answer ended, in words where it was not shown as JSON.
+fn finish(
+    args: &RunArgs,
+    lm: &Lm,
+    reason: &FinishReason,
+    usage: &Usage,
+    terminal: &Terminal,
+) -> Result<()> {
     if !args.json {
-        explain_end(&reason, &lm, &usage, terminal);
+        explain_end(reason, lm, usage, terminal);
     }
     if args.verbose {
-        say_usage(&usage, terminal);
+        say_usage(usage, terminal);
     }
     match reason {
         FinishReason::Cancelled => Err(Finished(interrupt::EXIT_CODE).into()),

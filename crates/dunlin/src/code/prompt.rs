@@ -3,7 +3,7 @@
 use dunlin_text::{TokenId, Tokenizer};
 
 use super::tokens::{FileLayout, InfillOrder, InfillTokens};
-use super::{CodeRequest, Dropped, InfillOverflow};
+use super::{CodeRequest, InfillDropped, InfillOverflow};
 use crate::Error;
 
 /// Share of what is left for prefix and suffix that the suffix gets where both are too long: what stands before a gap says
@@ -17,7 +17,7 @@ pub struct InfillPrompt {
     /// Its token ids.
     pub tokens: Vec<TokenId>,
     /// What was left out.
-    pub dropped: Dropped,
+    pub dropped: InfillDropped,
 }
 
 /// The parts of a prompt, encoded.
@@ -50,7 +50,7 @@ pub(super) fn build(
 ) -> Result<InfillPrompt, Error> {
     let mut parts = Parts::encode(tokenizer, tokens, request)?;
     let prompt_tokens = parts.len();
-    let mut dropped = Dropped::default();
+    let mut dropped = InfillDropped::default();
     if prompt_tokens > room {
         let least = parts.start.len() + parts.own_file.len() + parts.path.len() + GAP_TOKENS;
         if overflow == InfillOverflow::Error || least >= room {
@@ -142,8 +142,8 @@ impl Parts {
 
     /// Leaves out whole files, those named first before the others, and then the beginning of the prefix and the end of the
     /// suffix.
-    fn cut(&mut self, room: usize) -> Dropped {
-        let mut dropped = Dropped::default();
+    fn cut(&mut self, room: usize) -> InfillDropped {
+        let mut dropped = InfillDropped::default();
         while self.len() > room && !self.files.is_empty() {
             dropped.files.push(self.files.remove(0).0);
         }
@@ -192,7 +192,7 @@ fn encode_going_on(tokenizer: &Tokenizer, text: &str) -> Result<Vec<TokenId>, Er
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::code::{Dropped, InfillOverflow};
+    use crate::code::{InfillDropped, InfillOverflow};
     use crate::test_data::vocabulary;
 
     /// The tokenizer of a vocabulary and its tokens for gaps.
@@ -316,9 +316,9 @@ mod tests {
         ));
         assert_eq!(
             cut(length - 1).unwrap().dropped,
-            Dropped {
+            InfillDropped {
                 files: vec!["far.py".to_owned()],
-                ..Dropped::default()
+                ..InfillDropped::default()
             }
         );
         let small = cut(100).unwrap();

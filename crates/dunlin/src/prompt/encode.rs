@@ -25,6 +25,51 @@ pub(crate) fn encode_conversation(
     template: &ChatTemplate,
     input: &TemplateInput,
 ) -> Result<Vec<TokenId>, Error> {
+    let mut ids = match render(special, template, input)? {
+        Rendered { text, mark: None } => tokenizer.encode(&text, true)?,
+        Rendered {
+            text,
+            mark: Some(mark),
+        } => special.encode_marked(tokenizer, &text, mark)?,
+    };
+    insert_bos(tokenizer, &mut ids);
+    Ok(ids)
+}
+
+/// The same conversation in stretches, to be encoded one by one. Their ids together, BOS apart ([`insert_bos`]), are those of
+/// [`encode_conversation`].
+///
+/// # Errors
+/// What the template says, and [`Error::UnsafeText`].
+pub(crate) fn split_conversation(
+    special: &SpecialTexts,
+    template: &ChatTemplate,
+    input: &TemplateInput,
+) -> Result<Vec<Stretch>, Error> {
+    let Rendered { text, mark } = render(special, template, input)?;
+    Ok(special.split(&text, mark))
+}
+
+/// Puts BOS before the ids of a conversation where the model's rule adds it and the template has not.
+pub(crate) fn insert_bos(tokenizer: &Tokenizer, ids: &mut Vec<TokenId>) {
+    let bos = tokenizer.bos().filter(|_| tokenizer.adds_bos());
+    if let Some(bos) = bos.filter(|bos| ids.first() != Some(bos)) {
+        ids.insert(0, bos);
+    }
+}
+
+/// What the template makes of a conversation.
+struct Rendered {
+    text: String,
+    /// The character that breaks up texts of control tokens, where there are such.
+    mark: Option<char>,
+}
+
+fn render(
+    special: &SpecialTexts,
+    template: &ChatTemplate,
+    input: &TemplateInput,
+) -> Result<Rendered, Error> {
     let mut texts = Vec::new();
     input
         .messages
@@ -34,31 +79,65 @@ pub(crate) fn encode_conversation(
         .tools
         .iter()
         .for_each(|tools| collect(tools, Place::Inside, &mut texts));
-    let mut ids = if texts.iter().any(|text| !special.breaks(text).is_empty()) {
-        let mark = free_character(&texts, template.source(), special)?;
-        let texts_of =
-            |json: &Json, place| rewrite(json, place, &|text| special.break_up(text, mark));
-        let marked = TemplateInput {
-            messages: input
-                .messages
-                .iter()
-                .map(|message| texts_of(message, Place::Message))
-                .collect(),
-            tools: input
-                .tools
-                .as_ref()
-                .map(|tools| texts_of(tools, Place::Inside)),
-            ..input.clone()
-        };
-        special.encode_marked(tokenizer, &template.render(&marked)?, mark)?
-    } else {
-        tokenizer.encode(&template.render(input)?, true)?
-    };
-    let bos = tokenizer.bos().filter(|_| tokenizer.adds_bos());
-    if let Some(bos) = bos.filter(|bos| ids.first() != Some(bos)) {
-        ids.insert(0, bos);
+    if texts.iter().all(|text| special.breaks(text).is_empty()) {
+        let text = template.render(input)?;
+        return Ok(Rendered { text, mark: None });
     }
-    Ok(ids)
+    let mark = free_character(&texts, template.source(), special)?;
+    let texts_of = |json: &Json, place| rewrite(json, place, &|text| special.break_up(text, mark));
+    let marked = TemplateInput {
+        messages: input
+            .messages
+            .iter()
+            .map(|message| texts_of(message, Place::Message))
+            .collect(),
+        tools: input
+            .tools
+            .as_ref()
+            .map(|tools| texts_of(tools, Place::Inside)),
+        ..input.clone()
+    };
+    let text = template.render(&marked)?;
+    Ok(Rendered {
+        text,
+        mark: Some(mark),
+    })
+}
+
+/// A control token of the template, and the text behind it up to the next one.
+#[derive(Debug)]
+pub(crate) struct Stretch {
+    /// `None` for the text before the first control token.
+    pub control: Option<TokenId>,
+    /// Without marks.
+    pub text: String,
+    parts: Vec<Part>,
+}
+
+/// A piece of a stretch.
+#[derive(Debug)]
+enum Part {
+    Text(String),
+    /// A token with a text of its own: the control token at the beginning, or a user-defined one.
+    Token(TokenId, String),
+}
+
+impl Stretch {
+    /// The token ids, the control token first.
+    pub(crate) fn encode(&self, tokenizer: &Tokenizer) -> Result<Vec<TokenId>, Error> {
+        let mut ids = Vec::new();
+        let mut before = None;
+        for part in &self.parts {
+            match part {
+                Part::Text(text) => encode_between(tokenizer, before, text, &mut ids)?,
+                Part::Token(id, text) => {
+                    ids.push(*id);
+                    before = Some((*id, text.as_str()));
+                }
+            }
+        }
+        Ok(ids)
+    }
 }
 
 /// The texts that stand for one token as a whole.
@@ -209,29 +288,51 @@ impl SpecialTexts {
         mark: char,
     ) -> Result<Vec<TokenId>, Error> {
         let mut ids = Vec::new();
+        for stretch in self.split(text, Some(mark)) {
+            ids.extend(stretch.encode(tokenizer)?);
+        }
+        Ok(ids)
+    }
+
+    /// The stretches of a rendered text.
+    fn split(&self, text: &str, mark: Option<char>) -> Vec<Stretch> {
+        let begin = |control, parts| Stretch {
+            control,
+            text: String::new(),
+            parts,
+        };
+        let mut stretches = Vec::new();
+        let mut stretch = begin(None, Vec::new());
         let mut between = String::new();
-        let mut before = None;
         let mut rest = text;
         while let Some(c) = rest.chars().next() {
             // A mark right behind a token of one character could not break it up.
             let token = self.token_at(rest).filter(|(_, control, length)| {
-                !(*control && *length == c.len_utf8() && rest[*length..].starts_with(mark))
+                let is_marked = mark.is_some_and(|mark| rest[*length..].starts_with(mark));
+                !(*control && *length == c.len_utf8() && is_marked)
             });
-            let Some((id, _, length)) = token else {
-                if c != mark {
+            let Some((id, control, length)) = token else {
+                if Some(c) != mark {
                     between.push(c);
+                    stretch.text.push(c);
                 }
                 rest = &rest[c.len_utf8()..];
                 continue;
             };
-            encode_between(tokenizer, before, &between, &mut ids)?;
-            between.clear();
-            ids.push(id);
-            before = Some((id, &rest[..length]));
+            stretch.parts.push(Part::Text(std::mem::take(&mut between)));
+            let token = Part::Token(id, rest[..length].to_owned());
+            if control {
+                let next = begin(Some(id), vec![token]);
+                stretches.push(std::mem::replace(&mut stretch, next));
+            } else {
+                stretch.text.push_str(&rest[..length]);
+                stretch.parts.push(token);
+            }
             rest = &rest[length..];
         }
-        encode_between(tokenizer, before, &between, &mut ids)?;
-        Ok(ids)
+        stretch.parts.push(Part::Text(between));
+        stretches.push(stretch);
+        stretches
     }
 }
 

@@ -74,3 +74,33 @@ pub(crate) fn conformance() -> Option<PathBuf> {
     println!("skipped: no shared conformance data (set DUNLIN_SHARED to their folder)");
     None
 }
+
+/// A model of this machine's cache. `None`, said in the output, where it is not there.
+pub(crate) fn pulled(id: &str) -> Option<Lm> {
+    let options = LoadOptions::default()
+        .with_device(DeviceConfiguration::cpu().with_threads(2))
+        .with_offline(true);
+    let lm = Lm::load(id.parse().unwrap(), options).ok();
+    if lm.is_none() {
+        println!("skipped: {id} is not in the cache of this machine (dunlin pull {id})");
+    }
+    lm
+}
+
+/// ChatML, each message as it is.
+pub(crate) const CHATML: &str = "{% for m in messages %}\
+    {{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}\
+    {{ '<|im_start|>assistant\n' }}";
+
+/// Writes a model with another chat template.
+pub(crate) fn with_template(model: &Path, path: &Path, template: &str) {
+    let gguf = dunlin_format::Gguf::open(model).unwrap();
+    let mut metadata = gguf.metadata().clone();
+    metadata.insert("tokenizer.chat_template", template);
+    let mut writer = dunlin_format::GgufWriter::new(metadata);
+    for tensor in gguf.tensors() {
+        let bytes = gguf.data(tensor);
+        writer.add_tensor(&tensor.name, &tensor.shape, tensor.dtype, bytes);
+    }
+    writer.write_to(path).unwrap();
+}

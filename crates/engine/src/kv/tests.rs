@@ -69,6 +69,7 @@ enum Use {
     Truncate { sequence: usize, length: usize },
     Remove { sequence: usize },
     Discard { sequence: usize },
+    Forget { text: usize, length: usize },
 }
 
 fn uses() -> impl Strategy<Value = Use> {
@@ -80,6 +81,7 @@ fn uses() -> impl Strategy<Value = Use> {
         (0usize..4, 0usize..200).prop_map(|(sequence, length)| Use::Truncate { sequence, length }),
         (0usize..4).prop_map(|sequence| Use::Remove { sequence }),
         (0usize..4).prop_map(|sequence| Use::Discard { sequence }),
+        (0usize..4, 1usize..200).prop_map(|(text, length)| Use::Forget { text, length }),
     ]
 }
 
@@ -135,6 +137,11 @@ proptest! {
                 }
                 Use::Discard { sequence } if sequence < live.len() => {
                     cache.discard(live.remove(sequence).0).unwrap();
+                }
+                Use::Forget { text: which, length } => {
+                    let free = cache.free_blocks();
+                    prop_assert!(cache.forget(&text(which, length)) <= length);
+                    prop_assert_eq!(cache.free_blocks(), free);
                 }
                 _ => {}
             }

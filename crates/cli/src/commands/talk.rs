@@ -1,0 +1,150 @@
+//! The conversation behind `dunlin run`: where it comes from, how it answers, and where it is saved.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, anyhow};
+use clap::{Args, ValueEnum};
+use dunlin::{
+    Answer, AnswerEvent, ContextPolicy, Conversation, Error, GenerateOptions, Lm, Reply,
+    SaveOptions,
+};
+
+use super::run::RunArgs;
+use crate::interrupt;
+use crate::terminal::Terminal;
+
+/// How a conversation is kept.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Conversation")]
+pub(super) struct TalkArgs {
+    /// Go on with the conversation in this file, and save it there at the end with all that was computed
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["raw", "ids"])]
+    pub(super) session: Option<PathBuf>,
+    /// What happens when the conversation does not fit the context any more
+    #[arg(long, value_enum, value_name = "NAME", default_value_t = Policy::Error, conflicts_with_all = ["raw", "ids"])]
+    context_policy: Policy,
+}
+
+/// The names of context policies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Policy {
+    /// An error
+    Error,
+    /// The oldest turns are dropped, as few as needed
+    DropOldestTurns,
+    /// As drop-oldest-turns, but the first turn stays
+    SlidingWindow,
+    /// The model writes a summary of the oldest turns, which stands for them
+    Summarize,
+}
+
+impl From<Policy> for ContextPolicy {
+    fn from(policy: Policy) -> Self {
+        match policy {
+            Policy::Error => ContextPolicy::Error,
+            Policy::DropOldestTurns => ContextPolicy::DropOldestTurns,
+            Policy::SlidingWindow => ContextPolicy::SlidingWindow { keep_first: 1 },
+            Policy::Summarize => ContextPolicy::Summarize,
+        }
+    }
+}
+
+/// The conversation of the session, or a new one.
+///
+/// # Errors
+/// There is a session file, and it cannot be used with this model.
+pub(super) fn open(
+    lm: &Lm,
+    args: &RunArgs,
+    options: &GenerateOptions,
+    terminal: &Terminal,
+) -> Result<Conversation> {
+    let session = args.talk.session.as_deref().filter(|path| path.exists());
+    let mut conversation = match session {
+        None => Conversation::new(lm),
+        Some(path) => {
+            let (conversation, restored) = Conversation::restore(lm, path)?;
+            let again = match restored.tokens - restored.kv_tokens {
+                0 | 1 => String::new(),
+                tokens => format!(", {tokens} of them to be computed again"),
+            };
+            terminal.note(format_args!(
+                "(restored {}: {} messages, {} tokens{again})",
+                path.display(),
+                conversation.messages().len(),
+                restored.tokens,
+            ));
+            conversation
+        }
+    };
+    if let Some(system) = &args.system {
+        conversation.set_system(Some(system.clone()));
+    }
+    Ok(conversation
+        .with_options(options.clone())
+        .with_policy(args.talk.context_policy.into()))
+}
+
+/// Starts an answer and shows it piece by piece where `show` says so, until its end or Ctrl-C.
+///
+/// # Errors
+/// The answer cannot be started or breaks off, or stdout is closed.
+pub(super) fn answer(
+    conversation: &mut Conversation,
+    show: bool,
+    terminal: &Terminal,
+    start: impl for<'c> FnOnce(&'c mut Conversation) -> Result<Answer<'c>, Error>,
+) -> Result<Reply> {
+    let cancel = conversation.options().cancel.clone();
+    cancel.reset();
+    let _work = interrupt::begin(move || cancel.cancel());
+    let mut ends_line = false;
+    for event in start(conversation)? {
+        match event? {
+            AnswerEvent::Text(piece) => {
+                if show {
+                    terminal.answer(&piece)?;
+                }
+                ends_line = piece.ends_with('\n');
+            }
+            AnswerEvent::End(reply) => {
+                if show && !ends_line {
+                    terminal.answer("\n")?;
+                }
+                return Ok(*reply);
+            }
+            _ => {}
+        }
+    }
+    Err(anyhow!("the answer broke off without an end"))
+}
+
+/// Saves a conversation with what was computed of it.
+///
+/// # Errors
+/// The file cannot be written.
+pub(super) fn save(conversation: &Conversation, path: &Path, terminal: &Terminal) -> Result<()> {
+    let saved = conversation.save(path, &SaveOptions::new())?;
+    terminal.note(format_args!(
+        "(saved {}: {} tokens, {:.1} MB)",
+        path.display(),
+        saved.tokens,
+        saved.bytes as f64 / 1e6,
+    ));
+    Ok(())
+}
+
+/// Says what the context policy dropped.
+pub(super) fn explain_dropped(reply: &Reply, terminal: &Terminal) {
+    if let Some(dropped) = &reply.dropped {
+        let instead = match &dropped.summary {
+            Some(summary) => format!("; their summary: {}", summary.text),
+            None => String::new(),
+        };
+        terminal.note(format_args!(
+            "(the context was full: the {} oldest messages were dropped, {} tokens{instead})",
+            dropped.messages.len(),
+            dropped.tokens,
+        ));
+    }
+}
