@@ -115,6 +115,44 @@ pub enum TextError {
     /// A message that is not a JSON object.
     #[error("message {index} is not a JSON object with `role` and `content`")]
     InvalidMessage { index: usize },
+    /// A tool that cannot be offered to a model.
+    #[error("the tool `{name}` cannot be offered: {reason}")]
+    InvalidTool { name: String, reason: String },
+    /// The template has no place for tools, or calls in a notation that is not known here.
+    #[error(
+        "this model's chat template does not offer tools in a notation that is known here. Choose a \
+         model of a family that calls tools, such as Qwen 2.5 or later, Llama 3.1 or later, \
+         Gemma 4, Phi-4 Mini, LFM 2, Mistral or Granite"
+    )]
+    NoToolFormat,
+    /// A tool choice that no tool fulfils.
+    #[error("the tool choice asks for {wanted}, and the tools on offer are: {offered}")]
+    NoSuchTool { wanted: String, offered: String },
+    /// A schema that the notation of the family cannot be held to.
+    #[error(
+        "the arguments of the tool `{tool}` cannot be constrained in this model's notation: {reason} \
+         (at `{place}` of its parameters). Write the schema without it, or call without a grammar"
+    )]
+    ToolSchema {
+        tool: String,
+        place: String,
+        reason: String,
+    },
+    /// A call that the notation of the family cannot write.
+    #[error("the call of the tool `{name}` cannot be written in this model's notation: {reason}")]
+    ToolCallNotWritable { name: String, reason: String },
+    /// A call in the text of an answer that cannot be read.
+    #[error("tool call {index} of the answer cannot be read: {reason}. It is: {raw}")]
+    ToolCallMalformed {
+        index: usize,
+        reason: String,
+        raw: String,
+    },
+    /// An answer that ends inside a call.
+    #[error(
+        "the answer ends inside tool call {index}; allow more tokens, or ask again. It is: {raw}"
+    )]
+    ToolCallIncomplete { index: usize, raw: String },
     /// Text that is not a date.
     #[error("`{text}` is not a date and time such as 2026-01-15T09:30:00")]
     InvalidDateTime { text: String },

@@ -8,6 +8,8 @@ use crate::{TextError, TokenId, Tokenizer};
 pub struct DecodeStream {
     tokenizer: Tokenizer,
     render_special: bool,
+    /// Control tokens that are text here.
+    shown: Vec<TokenId>,
     /// Whether the space that the tokenizer puts before a text is still to come.
     at_start: bool,
     /// The bytes of a character that is not complete.
@@ -19,9 +21,18 @@ impl DecodeStream {
         Self {
             tokenizer,
             render_special,
+            shown: Vec::new(),
             at_start,
             pending: Vec::new(),
         }
+    }
+
+    /// The same stream, with these control tokens as part of the text: markers that a reader of tool
+    /// calls or of reasoning has to see.
+    #[must_use]
+    pub fn showing(mut self, tokens: &[TokenId]) -> Self {
+        self.shown.extend_from_slice(tokens);
+        self
     }
 
     /// Adds a token and returns the text that is complete with it, often none or more than one
@@ -36,8 +47,10 @@ impl DecodeStream {
             pending,
             at_start,
             render_special,
+            shown,
         } = self;
-        tokenizer.append_bytes(id, *render_special, at_start, pending)?;
+        let visible = *render_special || shown.contains(&id);
+        tokenizer.append_bytes(id, visible, at_start, pending)?;
         let mut text = String::with_capacity(pending.len());
         let mut done = 0;
         loop {

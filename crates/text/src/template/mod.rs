@@ -16,6 +16,7 @@ use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value, syntax::Syntax
 use serde_json::{Map, Value as Json};
 
 pub use clock::DateTime;
+pub(crate) use python::float as python_float;
 
 use crate::{TextError, Tokenizer};
 

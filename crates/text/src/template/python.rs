@@ -304,7 +304,8 @@ impl ReprWriter<'_, '_, '_> {
     }
 }
 
-fn float(value: f64) -> String {
+/// A number as Python's `repr` writes it.
+pub(crate) fn float(value: f64) -> String {
     if value.is_nan() {
         return "NaN".to_owned();
     }

@@ -202,7 +202,8 @@ def render(source):
         return {"error": f"{type(error).__name__}: {error}"}
 
 
-cases = [{"template": source, **render(source)} for source in TEMPLATES]
-data = {"messages": MESSAGES, "extra": VALUES, "now": NOW.isoformat(), "cases": cases}
-path = pathlib.Path(__file__).with_name("templates.json")
-path.write_text(json.dumps(data, ensure_ascii=True, indent=1) + "\n")
+if __name__ == "__main__":
+    cases = [{"template": source, **render(source)} for source in TEMPLATES]
+    data = {"messages": MESSAGES, "extra": VALUES, "now": NOW.isoformat(), "cases": cases}
+    path = pathlib.Path(__file__).with_name("templates.json")
+    path.write_text(json.dumps(data, ensure_ascii=True, indent=1) + "\n")
