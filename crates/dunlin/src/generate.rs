@@ -114,6 +114,7 @@ impl Lm {
             usage,
             events: VecDeque::new(),
             ended: false,
+            is_stopped: false,
         })
     }
 
@@ -161,6 +162,8 @@ pub struct Generation<'lm> {
     /// Events that are due.
     events: VecDeque<Event>,
     ended: bool,
+    /// By a stop string.
+    is_stopped: bool,
 }
 
 /// A token that comes next, or why there is none.
@@ -276,7 +279,13 @@ impl Generation<'_> {
     /// # Errors
     /// [`Error::Text`] where the grammar takes more work than its limits allow.
     pub fn format_state(&mut self) -> Result<FormatState, Error> {
-        self.chooser.state()
+        // The grammar has seen what must come next, and what a stop string took off the end.
+        let pending = |chosen: &Chosen| !matches!(chosen.token, Ok(token) if self.ends_text(token));
+        let is_cut = self.is_stopped || self.chosen.iter().any(pending);
+        Ok(match self.chooser.state()? {
+            FormatState::Complete if is_cut => FormatState::Open,
+            state => state,
+        })
     }
 
     /// One step: a batch of the prompt, or a token of the answer.
@@ -473,6 +482,7 @@ impl Generation<'_> {
         if let Some(stop) = self.show(&rest) {
             reason = FinishReason::Stop(stop);
         }
+        self.is_stopped = matches!(reason, FinishReason::Stop(_));
         let held = self.stops.finish();
         self.push_text(held);
         self.events.push_back(Event::End {

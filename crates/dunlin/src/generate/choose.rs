@@ -107,8 +107,8 @@ impl Chooser {
             None => FormatState::Free,
             Some(constraint) if !constraint.is_active() => FormatState::Waiting,
             Some(constraint) => match constraint.is_complete()? {
-                true => FormatState::Complete,
-                false => FormatState::Open,
+                true if self.forced.is_empty() => FormatState::Complete,
+                _ => FormatState::Open,
             },
         })
     }

@@ -15,6 +15,8 @@ use crate::{TextError, TokenId, TokenKind, Tokenizer};
 const MAX_TEXT: usize = 1 << 18;
 /// Choices of a list.
 const MAX_CHOICES: usize = 10_000;
+/// Repetitions of a part of a regular expression: the time to follow one grows with their square.
+const MAX_REPETITIONS: usize = 2_000;
 /// Bytes of stack for the compilation, whose recursion follows the nesting of what it compiles.
 const STACK: usize = 64 << 20;
 
@@ -72,8 +74,10 @@ impl Grammar {
     /// at its end say nothing more; boundaries and look-around are refused.
     ///
     /// # Errors
-    /// [`TextError::Grammar`] with what is wrong, [`TextError::GrammarTooLarge`], [`TextError::GrammarVocabulary`].
+    /// [`TextError::Grammar`] with what is wrong, [`TextError::GrammarTooLarge`], also for a part that is repeated more than 2000
+    /// times; [`TextError::GrammarVocabulary`].
     pub fn from_regex(tokenizer: &Tokenizer, regex: &str) -> Result<Self, TextError> {
+        check_repetitions(regex)?;
         let text = match regex_to_lark(regex, "") {
             empty if empty.is_empty() => "start: \"\"".to_owned(),
             regex => format!("start: /{regex}/"),
@@ -184,6 +188,27 @@ impl fmt::Debug for Grammar {
             .field("kind", &self.inner.kind)
             .finish_non_exhaustive()
     }
+}
+
+/// Refuses a regular expression with a part that is repeated very often.
+///
+/// # Errors
+/// [`TextError::GrammarTooLarge`].
+pub(super) fn check_repetitions(regex: &str) -> Result<(), TextError> {
+    let numbers = regex.split('{').skip(1).flat_map(|behind| {
+        let counts = behind.split('}').next().unwrap_or_default();
+        counts.split(',').map(str::trim)
+    });
+    let digits = numbers.filter(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
+    // What is no number that fits is refused by the parser.
+    let most = digits.filter_map(|number| number.parse().ok()).max();
+    let what = "repetitions of a part";
+    within(
+        "regular expression",
+        what,
+        most.unwrap_or(0),
+        MAX_REPETITIONS,
+    )
 }
 
 /// # Errors

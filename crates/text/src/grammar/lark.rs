@@ -2,7 +2,7 @@
 
 use serde_json::{Deserializer, Value as Json};
 
-use super::compile::within;
+use super::compile::{check_repetitions, within};
 use super::schema;
 use crate::TextError;
 
@@ -42,6 +42,7 @@ pub(super) fn check(text: &str) -> Result<String, TextError> {
             _ => character.len_utf8(),
         };
         match character {
+            '/' => check_repetitions(&rest[..length])?,
             ':' => rules += 1,
             '(' | '[' | '{' => depth += 1,
             ')' | ']' | '}' => depth = depth.saturating_sub(1),

@@ -2,6 +2,8 @@
 //!
 //! What is written the same way in both and means something else is rewritten; what Rust's dialect lacks it refuses itself.
 
+use super::super::compile::check_repetitions;
+
 /// What a dot is: no line end.
 const DOT: &str = r"[^\n\r\x{2028}\x{2029}]";
 /// White space that both dialects count as such.
@@ -10,6 +12,7 @@ const SPACE: &str = r"[ \t\n\r\f\v]";
 /// # Errors
 /// What has no counterpart, in words.
 pub(super) fn to_rust(pattern: &str) -> Result<String, String> {
+    check_repetitions(pattern).map_err(|error| error.to_string())?;
     let mut out = String::with_capacity(pattern.len());
     let mut rest = pattern.chars().peekable();
     let mut in_class = false;
