@@ -4,8 +4,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use dunlin::{KvElement, Tier};
 
 use crate::commands::{
-    bench, cache, catalog, convert, devices, embed, fim, list, logits, perplexity, pull, rerank,
-    rm, run, search, show, template, tokenize, validate,
+    bench, cache, catalog, classify, convert, devices, embed, extract, fim, list, logits,
+    perplexity, pull, rerank, rm, run, search, show, summarize, template, tokenize, translate,
+    validate,
 };
 
 const EXAMPLES: &str = "\
@@ -85,6 +86,14 @@ pub(crate) enum Command {
     Rerank(rerank::RerankArgs),
     /// Search the text files of a folder by meaning and by words
     Search(search::SearchArgs),
+    /// Summarize texts of any length
+    Summarize(summarize::SummarizeArgs),
+    /// Sort texts by labels
+    Classify(classify::ClassifyArgs),
+    /// Take data, names, personal data or keywords out of texts
+    Extract(extract::ExtractArgs),
+    /// Translate texts
+    Translate(translate::TranslateArgs),
     /// Download a model into the cache
     Pull(pull::PullArgs),
     /// List the models that are in the cache

@@ -4,6 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use dunlin::search::SearchError;
+use dunlin::tasks::TaskError;
 use dunlin::{ConvertError, EngineError, Error, FormatError, HubError, TextError};
 
 use crate::interrupt;
@@ -123,6 +124,7 @@ fn of_sdk(error: &Error) -> Option<u8> {
         | Error::NotANumber { .. } => Some(MODEL_FILE),
         Error::Cancelled => Some(interrupt::EXIT_CODE),
         Error::Search(error) => of_search(error),
+        Error::Task(error) => of_task(error),
         _ => None,
     }
 }
@@ -134,6 +136,13 @@ fn of_search(error: &SearchError) -> Option<u8> {
         }
         SearchError::Filter { .. } | SearchError::ChunkSize { .. } => Some(USAGE),
         _ => None,
+    }
+}
+
+fn of_task(error: &TaskError) -> Option<u8> {
+    match error {
+        TaskError::PieceUnfinished { .. } => None,
+        _ => Some(USAGE),
     }
 }
 

@@ -7,12 +7,16 @@ use std::process::Stdio;
 
 use common::{Dunlin, fixture};
 
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 22] = [
     "run",
     "fim",
     "devices",
     "embed",
     "rerank",
+    "summarize",
+    "classify",
+    "extract",
+    "translate",
     "convert",
     "pull",
     "list",

@@ -10,6 +10,7 @@ use dunlin_text::TextError;
 
 use crate::FinishReason;
 use crate::search::SearchError;
+use crate::tasks::TaskError;
 
 /// Everything that can go wrong between a model's name and its answer.
 #[derive(Debug, thiserror::Error)]
@@ -235,6 +236,10 @@ pub enum Error {
     /// An index could not be built, read, written or asked.
     #[error(transparent)]
     Search(#[from] SearchError),
+
+    /// A task was set up in a way that cannot work, or its answer did not end.
+    #[error(transparent)]
+    Task(#[from] TaskError),
 
     /// A vector or score is NaN or infinite.
     #[error(

@@ -26,6 +26,7 @@ use logprobs::Recorder;
 
 pub use beam::BeamOptions;
 pub use format::{FormatState, OutputFormat};
+pub(crate) use logprobs::log_sum_exp;
 pub use logprobs::{TokenLogprob, TopLogprob};
 pub use options::{CancelToken, GenerateOptions};
 pub use outcome::{Completion, Event, FinishReason, ScoredCompletion, Usage};

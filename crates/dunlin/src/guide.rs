@@ -16,4 +16,5 @@ pages! {
     Sampling: "docs/sampling.md",
     Search: "docs/search.md",
     StructuredOutput: "docs/structured-output.md",
+    Tasks: "docs/tasks.md",
 }

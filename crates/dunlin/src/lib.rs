@@ -48,10 +48,12 @@ mod prompt;
 mod recommend;
 mod rerank;
 mod sampling;
+mod score;
 pub mod search;
 mod speculate;
 mod state;
 mod structured;
+pub mod tasks;
 #[cfg(test)]
 #[allow(
     clippy::unwrap_used,
@@ -92,6 +94,7 @@ pub use prompt::{Message, Prompt, TemplateOptions};
 pub use recommend::{Rating, Recommendation, Task, fitting, performance_score, rate, recommend};
 pub use rerank::{RerankOptions, Reranker};
 pub use sampling::RecommendedSampling;
+pub use score::{ContinuationScore, ScoreOptions};
 pub use speculate::{DraftLength, DraftModel, Speculation};
 pub use tokenizer_file::TokenizerFile;
 

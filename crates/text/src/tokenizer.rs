@@ -149,7 +149,11 @@ impl Tokenizer {
 
     /// The token ids of text that stands within a text: without control tokens, and without the space that a
     /// SentencePiece-style tokenizer puts before a text.
-    pub(crate) fn encode_within(&self, text: &str) -> Result<Vec<TokenId>, TextError> {
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::encode`].
+    pub fn encode_within(&self, text: &str) -> Result<Vec<TokenId>, TextError> {
         self.encode_after(text, false, false)
     }
 

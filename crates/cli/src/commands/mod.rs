@@ -4,9 +4,11 @@ pub(crate) mod bench;
 pub(crate) mod cache;
 pub(crate) mod catalog;
 mod chat;
+pub(crate) mod classify;
 pub(crate) mod convert;
 pub(crate) mod devices;
 pub(crate) mod embed;
+pub(crate) mod extract;
 pub(crate) mod fim;
 pub(crate) mod list;
 pub(crate) mod logits;
@@ -20,9 +22,12 @@ mod sampling;
 pub(crate) mod search;
 mod several;
 pub(crate) mod show;
+pub(crate) mod summarize;
 mod talk;
 pub(crate) mod template;
+mod texts;
 pub(crate) mod tokenize;
+pub(crate) mod translate;
 pub(crate) mod validate;
 
 use std::path::Path;
@@ -58,6 +63,10 @@ pub(crate) fn run(cli: Cli, terminal: &Terminal) -> Result<()> {
         Command::Embed(args) => embed::execute(&args, global, terminal),
         Command::Rerank(args) => rerank::execute(&args, global, terminal),
         Command::Search(args) => search::execute(&args, global, terminal),
+        Command::Summarize(args) => summarize::execute(&args, global, terminal),
+        Command::Classify(args) => classify::execute(&args, global, terminal),
+        Command::Extract(args) => extract::execute(&args, global, terminal),
+        Command::Translate(args) => translate::execute(&args, global, terminal),
         Command::Convert(args) => convert::execute(&args, global, terminal),
         Command::Cache(args) => cache::execute(&args, global, terminal),
         Command::Tokenize(args) => tokenize::execute(&args, global, terminal),

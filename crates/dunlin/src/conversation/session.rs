@@ -68,7 +68,7 @@ pub struct Restored {
 
 impl Conversation {
     /// Saves the conversation to a file: messages, summary, tools and template variables, tokens, and what was computed of them
-    /// (about the bytes of [`Memory`](crate::Memory)'s cache for as many tokens). Options for answers and the policy are the
+    /// (about the bytes of [`MemoryEstimate`](crate::MemoryEstimate)'s cache for as many tokens). Options for answers and the policy are the
     /// program's, and no part of it. A file that is there is replaced in one step.
     ///
     /// # Errors

@@ -128,7 +128,7 @@ impl Recorder {
 }
 
 /// `ln(sum(exp(scores)))`, what is to be subtracted from scores to make them log-probabilities.
-pub(super) fn log_sum_exp(scores: &[f32]) -> f64 {
+pub(crate) fn log_sum_exp(scores: &[f32]) -> f64 {
     let largest = f64::from(scores.iter().copied().fold(f32::NEG_INFINITY, f32::max));
     let exp = |score: &f32| (f64::from(*score) - largest).exp();
     largest + scores.iter().map(exp).sum::<f64>().ln()

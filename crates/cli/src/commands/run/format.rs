@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use dunlin::OutputFormat;
 
+use crate::commands::texts::json_or_file;
 use crate::exit::Usage;
 
 /// What form the answer has.
@@ -32,7 +33,8 @@ impl FormatArgs {
     /// A file that cannot be read or has none of the names, a schema that is no JSON.
     pub(super) fn format(&self) -> Result<OutputFormat> {
         if let Some(schema) = &self.json_schema {
-            return json_schema(schema);
+            let schema = json_or_file("--json-schema", schema)?;
+            return Ok(OutputFormat::JsonSchema(schema));
         }
         if let Some(regex) = &self.regex {
             return Ok(OutputFormat::Regex(regex.clone()));
@@ -45,16 +47,6 @@ impl FormatArgs {
             None => Ok(OutputFormat::Text),
         }
     }
-}
-
-fn json_schema(argument: &str) -> Result<OutputFormat> {
-    let text = match argument.trim_start().starts_with('{') {
-        true => argument.to_owned(),
-        false => read(argument)?,
-    };
-    let schema = serde_json::from_str(&text)
-        .map_err(|error| Usage(format!("--json-schema is no JSON: {error}")))?;
-    Ok(OutputFormat::JsonSchema(schema))
 }
 
 fn grammar(file: &str) -> Result<OutputFormat> {
