@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
-#[allow(dead_code)]
 mod common;
 
 use std::fs;

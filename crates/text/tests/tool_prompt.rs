@@ -3,9 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::print_stderr, missing_docs)]
 
-#[allow(dead_code)]
 mod common;
-#[allow(dead_code)]
 #[path = "common/tools.rs"]
 mod recorded;
 

@@ -1,5 +1,6 @@
 //! Where the shared conformance data lie, and how they are read.
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::print_stderr, reason = "says what was skipped")]
 
 use std::{
     fs,

@@ -1,4 +1,5 @@
 //! The recorded tool calls (`data/tool_calls.json`).
+#![allow(dead_code, reason = "each test file uses its part")]
 
 use std::sync::LazyLock;
 
