@@ -48,6 +48,19 @@ impl Terminal {
         let _ = writeln!(io::stderr(), "{text}");
     }
 
+    /// Writes a piece of what stands beside the answer, dimmed where a person reads it, unless `--quiet` suppresses it.
+    pub(crate) fn dimmed(&self, text: &str) {
+        if self.quiet {
+            return;
+        }
+        let text = match self.stderr {
+            true => format!("\u{1b}[2m{}\u{1b}[0m", printable(text)),
+            false => text.to_owned(),
+        };
+        // Nobody is left to be told that stderr is closed.
+        let _ = io::stderr().write_all(text.as_bytes());
+    }
+
     /// A text of unknown origin as it may be written to stdout.
     pub(crate) fn shown<'a>(&self, text: &'a str) -> Cow<'a, str> {
         if self.stdout {

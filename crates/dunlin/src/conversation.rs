@@ -4,27 +4,40 @@
 //! turn computes its new tokens only. What happens when the context is full is a policy with a name (`policy.rs`); a
 //! conversation can be saved to a file with what was computed (`session.rs`), and give its memory back while it is idle
 //! (`hibernate.rs`).
+//!
+//! What a model writes is told apart into reasoning (`reasoning.rs`), text and tool calls (`tools.rs`) as it comes
+//! (`reading.rs`); `tool_run.rs` runs the calls and goes on.
 
 mod answer;
 mod edit;
 mod hibernate;
 mod history;
 mod policy;
+mod reading;
+mod reasoning;
 mod session;
 mod summary;
+mod tool_run;
+mod tools;
 
 use std::path::PathBuf;
 
-use dunlin_text::{DateTime, TokenId};
+use dunlin_text::{DateTime, TokenId, ToolChoice};
 
-use crate::prompt::now;
-use crate::{Error, GenerateOptions, Lm, Message, TemplateOptions};
+use crate::prompt::{now, template_input};
+use crate::{Error, GenerateOptions, Lm, Message, OutputFormat, TemplateOptions};
+use answer::Setup;
 use history::TokenHistory;
+use reasoning::Course;
+use tools::Offer;
 
 pub use answer::{Answer, AnswerEvent, Reply};
 pub use policy::{ContextPolicy, Dropped};
+pub use reasoning::{Reasoning, ReasoningEnd};
 pub use session::{Restored, SaveOptions, Saved};
 pub use summary::{SUMMARY_INSTRUCTION, Summary};
+pub use tool_run::{ToolRound, ToolRun};
+pub use tools::ToolOptions;
 
 /// Tokens of the context that are kept free for an answer of any length.
 const ANSWER_ROOM: usize = 512;
@@ -43,6 +56,8 @@ pub struct Conversation {
     options: GenerateOptions,
     policy: ContextPolicy,
     answer_room: Option<usize>,
+    reasoning: Reasoning,
+    offer: Option<Offer>,
     talk: Talk,
 }
 
@@ -63,8 +78,12 @@ struct Talk {
 /// What the model wrote as the last answer.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 struct Written {
+    /// All of it, with reasoning and calls.
     text: String,
     ids: Vec<TokenId>,
+    /// The message that it became; `None` where it is the beginning of an answer that the program wrote.
+    #[serde(default)]
+    message: Option<Message>,
 }
 
 impl Conversation {
@@ -76,6 +95,8 @@ impl Conversation {
             options: GenerateOptions::default(),
             policy: ContextPolicy::default(),
             answer_room: None,
+            reasoning: Reasoning::default(),
+            offer: None,
             talk: Talk::default(),
         }
     }
@@ -102,6 +123,13 @@ impl Conversation {
         self
     }
 
+    /// With or without reasoning before each answer. Where the options ask for a form, it begins after the reasoning.
+    #[must_use]
+    pub fn with_reasoning(mut self, reasoning: Reasoning) -> Self {
+        self.set_reasoning(reasoning);
+        self
+    }
+
     /// With this many tokens of the context kept free for each answer. Without it: [`GenerateOptions::max_tokens`], or 512 where
     /// there is no such limit, and a quarter of the context at most.
     #[must_use]
@@ -116,6 +144,17 @@ impl Conversation {
         if self.options.template == TemplateOptions::default() {
             self.options.template = template;
         }
+    }
+
+    /// Lets the model reason before the next answers, or not. A program's own, and no part of a saved session.
+    pub fn set_reasoning(&mut self, reasoning: Reasoning) {
+        self.reasoning = reasoning;
+    }
+
+    /// Whether the model reasons before the next answers.
+    #[must_use]
+    pub fn reasoning(&self) -> Reasoning {
+        self.reasoning
     }
 
     /// The options of the next answers.
@@ -152,7 +191,9 @@ impl Conversation {
     /// Says something and starts to answer it.
     ///
     /// # Errors
-    /// As [`Lm::generate`]; [`Error::ConversationTooLong`] where the policy does not make room.
+    /// As [`Lm::generate`]; [`Error::ConversationTooLong`] where the policy does not make room; [`Error::CannotReason`],
+    /// [`Error::FormWithTools`]. An answer that is cut within a tool call is [`Error::Text`]
+    /// ([`TextError::ToolCallIncomplete`](crate::TextError::ToolCallIncomplete)).
     pub fn send(&mut self, text: impl Into<String>) -> Result<Answer<'_>, Error> {
         self.send_message(Message::user(text))
     }
@@ -196,7 +237,7 @@ impl Conversation {
     /// becomes the whole.
     ///
     /// # Errors
-    /// [`Error::NothingToContinue`]; [`Error::ContinueForm`] where the options ask for a form; as [`Conversation::send`].
+    /// [`Error::NothingToContinue`]; [`Error::ContinueForm`] where the options ask for a form or tools are on offer; as [`Conversation::send`].
     pub fn continue_answer(&mut self) -> Result<Answer<'_>, Error> {
         let last = self.talk.messages.last();
         let Some(last) = last.filter(|message| message.role == "assistant") else {
@@ -204,11 +245,12 @@ impl Conversation {
         };
         let tokenizer = self.lm.tokenizer();
         let written = self.talk.last_answer.as_ref();
-        let begun = match written.filter(|written| written.text == last.content) {
+        let begun = match written.filter(|written| written.message.as_ref() == Some(last)) {
             Some(written) => written.clone(),
             None => Written {
                 text: last.content.clone(),
                 ids: tokenizer.encode(&last.content, false)?,
+                message: None,
             },
         };
         let before = self.talk.clone();
@@ -218,18 +260,21 @@ impl Conversation {
 
     /// Makes room where it is needed and starts to generate. `begun`: what is there of the answer already.
     fn start(&mut self, mut before: Talk, begun: Written) -> Result<Answer<'_>, Error> {
-        match self.prepare(begun.ids.len()) {
-            Ok((history, dropped)) => {
+        let prepared = self
+            .prepare(begun.ids.len())
+            .and_then(|(history, dropped)| Ok((self.course(&history, &begun)?, history, dropped)));
+        match prepared {
+            Ok((course, history, dropped)) => {
                 self.talk.history = history;
                 before.asleep = None;
-                Answer::start(
-                    &self.lm,
-                    &self.options,
-                    &mut self.talk,
-                    before,
-                    begun,
-                    dropped,
-                )
+                let setup = Setup {
+                    calls: self.calls_so_far(),
+                    lm: &self.lm,
+                    options: &self.options,
+                    offer: self.offer.as_ref().filter(|offer| !self.has_form(offer)),
+                    course,
+                };
+                Answer::start(setup, &mut self.talk, before, begun, dropped)
             }
             Err(error) => {
                 // A conversation that could not be woken says so once.
@@ -238,6 +283,30 @@ impl Conversation {
                 Err(error)
             }
         }
+    }
+
+    /// How the reasoning before an answer goes.
+    fn course(&self, history: &TokenHistory, begun: &Written) -> Result<Course, Error> {
+        let has_form = !matches!(self.options.format, OutputFormat::Text);
+        if let Some(offer) = self.offer.as_ref().filter(|_| has_form)
+            && offer.options.choice != ToolChoice::None
+        {
+            return Err(Error::FormWithTools);
+        }
+        let prompt = history.end(self.lm.tokenizer());
+        Course::new(
+            &self.lm,
+            self.reasoning,
+            prompt,
+            begun.ids.is_empty(),
+            has_form || self.offer.is_some(),
+        )
+    }
+
+    /// Whether the answer has a form of its own, which keeps it from calling tools.
+    fn has_form(&self, offer: &Offer) -> bool {
+        offer.options.choice == ToolChoice::None
+            && !matches!(self.options.format, OutputFormat::Text)
     }
 
     /// The tokens of the prompt, with what had to be dropped for them.
@@ -251,13 +320,15 @@ impl Conversation {
     fn render(&self, messages: &[Message]) -> Result<TokenHistory, Error> {
         let mut template = self.options.template.clone();
         template.now = template.now.or(self.talk.now);
-        let stretches = match &self.talk.summary {
-            None => self.lm.text().split_chat(messages, &template)?,
-            Some(summary) => {
-                let messages = summary::with_summary(messages, summary);
-                self.lm.text().split_chat(&messages, &template)?
-            }
+        self.reasoning.set(&mut template);
+        let mut input = match &self.talk.summary {
+            None => template_input(messages, &template),
+            Some(summary) => template_input(&summary::with_summary(messages, summary), &template),
         };
+        if let Some(offer) = &self.offer {
+            offer.add_to(&mut input)?;
+        }
+        let stretches = self.lm.text().split(&input)?;
         self.talk.history.render(self.lm.tokenizer(), &stretches)
     }
 

@@ -330,6 +330,18 @@ pub enum Error {
     )]
     ContinueForm,
 
+    /// Reasoning was asked of a model that does not reason.
+    #[error(
+        "this model's chat template has no marks for reasoning, so it cannot be told to reason: choose a reasoning model, or leave reasoning to the template (`Reasoning::Auto`)"
+    )]
+    CannotReason,
+
+    /// A form of the answer, and tools that it might call instead.
+    #[error(
+        "an answer that may call tools cannot have a form of its own, too: take the form out of the options, or set the tool choice to none"
+    )]
+    FormWithTools,
+
     /// A message does not exist.
     #[error("there is no message {index} (counted from 0): the conversation has {messages}")]
     NoSuchMessage {

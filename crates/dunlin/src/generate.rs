@@ -8,6 +8,7 @@ mod format;
 mod logprobs;
 mod options;
 mod outcome;
+mod steering;
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -30,6 +31,7 @@ pub(crate) use logprobs::log_sum_exp;
 pub use logprobs::{TokenLogprob, TopLogprob};
 pub use options::{CancelToken, GenerateOptions};
 pub use outcome::{Completion, Event, FinishReason, ScoredCompletion, Usage};
+pub(crate) use steering::{ReasoningBudget, Steering};
 
 impl Lm {
     /// Starts to continue a text or to answer a conversation. The returned iterator computes as it is asked for events.
@@ -69,6 +71,17 @@ impl Lm {
         stream: DecodeStream,
         options: &GenerateOptions,
     ) -> Result<Generation<'_>, Error> {
+        self.generate_steered(ids, stream, options, Steering::default())
+    }
+
+    /// As [`Lm::generate_after`], with something put into the answer.
+    pub(crate) fn generate_steered(
+        &self,
+        ids: Vec<TokenId>,
+        stream: DecodeStream,
+        options: &GenerateOptions,
+        steering: Steering,
+    ) -> Result<Generation<'_>, Error> {
         if ids.is_empty() {
             return Err(Error::EmptyPrompt);
         }
@@ -84,12 +97,13 @@ impl Lm {
         let after = options.format_after.as_deref();
         let constraint = options.format.constraint(after, &tokenizer)?;
         let mut chooser = Chooser::new(sampler, constraint, options.logprobs.is_some());
-        chooser.find_forced()?;
+        chooser.force(steering.opening)?;
         // A form counts every character.
         let stream = match chooser.is_bound() {
             true => tokenizer.stream_continuing(),
             false => stream,
         };
+        let stream = stream.showing(&steering.shown);
         let format_start = chooser.is_bound().then_some(0);
         let mut state = self.lock();
         let usage = Usage {
@@ -105,6 +119,7 @@ impl Lm {
             chosen: chooser.drain_forced().map(Chosen::forced).collect(),
             chooser,
             speculator,
+            budget: steering.budget,
             logprobs: options.logprobs.map(Recorder::new),
             text_length: 0,
             format_start,
@@ -146,6 +161,8 @@ pub struct Generation<'lm> {
     stream: Option<DecodeStream>,
     chooser: Chooser,
     speculator: Speculator,
+    /// Where the reasoning is limited.
+    budget: Option<ReasoningBudget>,
     /// Where log-probabilities are wanted.
     logprobs: Option<Recorder>,
     /// Tokens that the last step gave and that are not part of the answer yet.
@@ -235,6 +252,11 @@ impl Generation<'_> {
         self.logprobs.as_ref().map_or(&[], Recorder::answer)
     }
 
+    /// Whether the reasoning was ended because it had used up its tokens.
+    pub(crate) fn has_cut_reasoning(&self) -> bool {
+        self.budget.as_ref().is_some_and(ReasoningBudget::has_cut)
+    }
+
     /// The log-probabilities of the tokens so far, where they were asked for.
     pub(crate) fn asked_logprobs(&self) -> Option<Vec<TokenLogprob>> {
         self.logprobs
@@ -308,6 +330,9 @@ impl Generation<'_> {
             return self.end(FinishReason::ContextFull);
         }
         if self.chosen.is_empty() {
+            self.close_spent_reasoning()?;
+        }
+        if self.chosen.is_empty() {
             self.compute()?;
         }
         let Some(chosen) = self.chosen.pop_front() else {
@@ -325,6 +350,17 @@ impl Generation<'_> {
                 self.take(token)
             }
         }
+    }
+
+    /// Ends reasoning that has had all of its tokens.
+    fn close_spent_reasoning(&mut self) -> Result<(), Error> {
+        let closing = self.budget.as_mut().and_then(ReasoningBudget::take_closing);
+        if let Some(closing) = closing {
+            self.chooser.force(closing)?;
+            self.chosen
+                .extend(self.chooser.drain_forced().map(Chosen::forced));
+        }
+        Ok(())
     }
 
     /// Computes the next tokens that are not computed yet, guessed ones after them, and chooses the tokens that follow as far
@@ -383,9 +419,14 @@ impl Generation<'_> {
             .options
             .max_tokens
             .map_or(usize::MAX, |limit| limit - self.usage.completion_tokens - 1);
+        let budget = self
+            .budget
+            .as_ref()
+            .map_or(usize::MAX, ReasoningBudget::most_guesses);
         (self.context_length - length)
             .min(self.state.max_batch() - tokens)
             .min(asked)
+            .min(budget)
     }
 
     /// Appends the tokens from `from` on, and chooses the token after the last known one, and after each guess that is what
@@ -450,6 +491,9 @@ impl Generation<'_> {
             None => String::new(),
         };
         self.text_length += text.len();
+        if let Some(budget) = &mut self.budget {
+            budget.push(&text);
+        }
         if self.format_start.is_none() && self.chooser.is_bound() {
             self.format_start = Some(self.text_length);
         }

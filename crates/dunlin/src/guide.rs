@@ -17,4 +17,5 @@ pages! {
     Search: "docs/search.md",
     StructuredOutput: "docs/structured-output.md",
     Tasks: "docs/tasks.md",
+    Tools: "docs/tools.md",
 }

@@ -62,6 +62,7 @@ pub mod tasks;
 )]
 mod test_data;
 mod tokenizer_file;
+mod toolbox;
 
 pub use bench::{
     Bench, BenchKind, BenchOptions, BenchResult, BenchTest, NOISY, Spread, cold_start,
@@ -72,8 +73,8 @@ pub use code::{
     InfillDropped, InfillOrder, InfillOverflow, InfillPrompt,
 };
 pub use conversation::{
-    Answer, AnswerEvent, ContextPolicy, Conversation, Dropped, Reply, Restored,
-    SUMMARY_INSTRUCTION, SaveOptions, Saved, Summary,
+    Answer, AnswerEvent, ContextPolicy, Conversation, Dropped, Reasoning, ReasoningEnd, Reply,
+    Restored, SUMMARY_INSTRUCTION, SaveOptions, Saved, Summary, ToolOptions, ToolRound, ToolRun,
 };
 pub use device::{DeviceConfiguration, physical_cores};
 pub use devices::{Device, DeviceKind, devices};
@@ -97,6 +98,7 @@ pub use sampling::RecommendedSampling;
 pub use score::{ContinuationScore, ScoreOptions};
 pub use speculate::{DraftLength, DraftModel, Speculation};
 pub use tokenizer_file::TokenizerFile;
+pub use toolbox::{ToolResult, Toolbox};
 
 pub use dunlin_compute::{KvElement, Tier};
 pub use dunlin_convert::{
@@ -111,6 +113,6 @@ pub use dunlin_hub::{
     ModelFile, ModelRef, Progress, PulledModel, Removed, Source, Timing, Verdict, catalog, find,
 };
 pub use dunlin_text::{
-    ChatTemplate, Constraint, DateTime, DecodeStream, Grammar, TemplateInput, TextError, TokenId,
-    TokenKind, Tokenizer,
+    ChatTemplate, Constraint, DateTime, DecodeStream, Grammar, ReasoningFormat, TemplateInput,
+    TextError, TokenId, TokenKind, Tokenizer, Tool, ToolCall, ToolChoice, ToolFormat,
 };

@@ -126,19 +126,39 @@ impl TemplateOptions {
 }
 
 pub(crate) fn template_input(messages: &[Message], options: &TemplateOptions) -> TemplateInput {
-    let as_json = |message: &Message| {
-        let mut fields = Map::new();
-        fields.insert("role".to_owned(), message.role.clone().into());
-        fields.insert("content".to_owned(), message.content.clone().into());
-        fields.extend(message.extra.clone());
-        Json::Object(fields)
-    };
     TemplateInput {
-        messages: messages.iter().map(as_json).collect(),
+        messages: messages.iter().map(message_as_json).collect(),
         tools: options.tools.clone(),
         add_generation_prompt: true,
         extra: options.variables.clone(),
         now: Some(options.now.unwrap_or_else(now)),
+    }
+}
+
+/// A message as templates read it.
+pub(crate) fn message_as_json(message: &Message) -> Json {
+    let mut fields = Map::new();
+    fields.insert("role".to_owned(), message.role.clone().into());
+    fields.insert("content".to_owned(), message.content.clone().into());
+    fields.extend(message.extra.clone());
+    Json::Object(fields)
+}
+
+/// A message from what templates read: an object with a role and a text.
+pub(crate) fn message_from_json(json: Json) -> Message {
+    let mut extra = match json {
+        Json::Object(fields) => fields,
+        _ => Map::new(),
+    };
+    let mut take = |name| match extra.shift_remove(name) {
+        Some(Json::String(text)) => text,
+        _ => String::new(),
+    };
+    let (role, content) = (take("role"), take("content"));
+    Message {
+        role,
+        content,
+        extra,
     }
 }
 

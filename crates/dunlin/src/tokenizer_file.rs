@@ -138,13 +138,8 @@ impl TokenizerFile {
     }
 
     /// A conversation in stretches, each a control token of the template with the text behind it.
-    pub(crate) fn split_chat(
-        &self,
-        messages: &[Message],
-        options: &TemplateOptions,
-    ) -> Result<Vec<Stretch>, Error> {
-        let input = template_input(messages, options);
-        split_conversation(self.special(), self.chat_template()?, &input)
+    pub(crate) fn split(&self, input: &TemplateInput) -> Result<Vec<Stretch>, Error> {
+        split_conversation(self.special(), self.chat_template()?, input)
     }
 
     fn special(&self) -> &SpecialTexts {

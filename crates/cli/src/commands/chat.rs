@@ -153,7 +153,7 @@ fn answer(
     terminal: &Terminal,
     start: impl for<'c> FnOnce(&'c mut Conversation) -> Result<Answer<'c>, Error>,
 ) -> Result<()> {
-    match talk::answer(conversation, true, terminal, start) {
+    match talk::answer(conversation, &args.talk, true, terminal, start) {
         Ok(reply) => {
             talk::explain_dropped(&reply, terminal);
             explain_end(
@@ -210,7 +210,8 @@ fn say_error(error: anyhow::Error, terminal: &Terminal) -> Result<()> {
             | Error::Cancelled
             | Error::NothingToAnswer
             | Error::NothingToContinue
-            | Error::ContinueForm,
+            | Error::ContinueForm
+            | Error::CannotReason,
         ) => "",
         _ => return Err(error),
     };

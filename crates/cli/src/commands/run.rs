@@ -8,7 +8,7 @@ use anyhow::{Result, anyhow};
 use clap::{Args, ValueEnum};
 use dunlin::{
     CancelToken, DraftLength, Error, Event, FinishReason, GenerateOptions, Lm, Message,
-    OutputFormat, Prompt, Speculation, TokenLogprob, Usage,
+    OutputFormat, Prompt, Reasoning, Speculation, TokenLogprob, Usage,
 };
 use serde_json::{Value, json};
 
@@ -45,6 +45,7 @@ Examples:
   dunlin run smollm2:135m                       chat; /help shows its commands
   dunlin run smollm2:135m --session notes.session --context-policy drop-oldest-turns
   dunlin run smollm2:135m --session notes.session \"And what did I ask before?\"
+  dunlin run qwen3:0.6b --reasoning-budget 200 \"How many days have three weeks?\"
 
 The prompt is the argument, else stdin (its last line end left out), else typed in a chat. Ctrl-C stops an answer; in \
 a chat the program goes on.
@@ -54,7 +55,7 @@ cut short by --max-tokens or the context, it is the beginning of one. What a sch
 
 With --json: {\"text\",\"finish_reason\",\"usage\":{\"prompt_tokens\",\"completion_tokens\",\"prompt_tokens_per_second\", \
 \"completion_tokens_per_second\",\"cached_prompt_tokens\",\"drafted_tokens\",\"accepted_tokens\",\"forced_tokens\"}}; finish_reason is \
-stop, length or cancelled. With --logprobs there is \"logprobs\", one {\"token\",\"text\",\"bytes\",\"logprob\",\"top\"} a token, of the model's \
+stop, length or cancelled. Of a model that reasons there is \"reasoning\", too. With --logprobs there is \"logprobs\", one {\"token\",\"text\",\"bytes\",\"logprob\",\"top\"} a token, of the model's \
 probabilities before all steps of the sampler; with --beams or --best-of \"answers\", the best first, each {\"text\",\"finish_reason\",\"score\"}. Without --json the answer streams to stdout as it is made, and a line end follows where it has none.";
 
 #[derive(Debug, Args)]
@@ -191,6 +192,12 @@ pub(crate) fn execute(args: &RunArgs, global: Global, terminal: &Terminal) -> Re
         let message = "--beams cannot keep a form of the answer: leave one of the two out";
         return Err(exit::Usage(message.to_owned()).into());
     }
+    let reasoning = args.talk.reasoning()?;
+    let is_several = args.generate.several.is_asked();
+    if is_several && (reasoning != Reasoning::Auto || args.talk.session.is_some()) {
+        let message = "--beams and --best-of give answers of no conversation: leave --session, --reasoning off and --reasoning-budget out";
+        return Err(exit::Usage(message.to_owned()).into());
+    }
     let adapters = lora::open(&args.generate.lora)?;
     if is_raw {
         options.max_tokens.get_or_insert(RAW_MAX_TOKENS);
@@ -218,15 +225,26 @@ pub(crate) fn execute(args: &RunArgs, global: Global, terminal: &Terminal) -> Re
     if !is_raw {
         require_template(&lm, &args.model)?;
     }
-    if let (Some(session), Some(text), false) = (&args.talk.session, &text, is_raw) {
+    let session = args.talk.session.as_deref();
+    let reasons = lm.reasoning_format().is_some() || reasoning != Reasoning::Auto;
+    let is_talk = !is_raw && !is_several && (reasons || session.is_some());
+    if let (Some(text), true) = (&text, is_talk) {
         let mut conversation = talk::open(&lm, args, &options, terminal)?;
-        let reply = talk::answer(&mut conversation, !args.json, terminal, |conversation| {
-            conversation.send(text.as_str())
+        if session.is_none() {
+            // There is no further turn to keep room for.
+            conversation = conversation.with_answer_room(1);
+        }
+        let show = !args.json;
+        let reply = talk::answer(&mut conversation, &args.talk, show, terminal, |talk| {
+            talk.send(text.as_str())
         })?;
-        talk::save(&conversation, session, terminal)?;
+        if let Some(session) = session {
+            talk::save(&conversation, session, terminal)?;
+        }
         talk::explain_dropped(&reply, terminal);
         let answer = Answer {
             text: reply.text,
+            reasoning: reply.reasoning,
             reason: reply.finish_reason,
             usage: reply.usage,
             logprobs: reply.logprobs,
@@ -295,6 +313,7 @@ fn require_template(lm: &Lm, model: &str) -> Result<()> {
 /// An answer, as far as the command shows it.
 pub(super) struct Answer {
     pub(super) text: String,
+    reasoning: Option<String>,
     pub(super) reason: FinishReason,
     pub(super) usage: Usage,
     logprobs: Option<Vec<TokenLogprob>>,
@@ -306,6 +325,9 @@ fn answer_as_json(answer: &Answer) -> Value {
         "finish_reason": answer.reason.as_str(),
         "usage": usage_as_json(&answer.usage),
     });
+    if let Some(reasoning) = &answer.reasoning {
+        json["reasoning"] = reasoning.as_str().into();
+    }
     if let Some(logprobs) = &answer.logprobs {
         json["logprobs"] = logprobs.iter().map(logprob_as_json).collect();
     }
@@ -370,6 +392,7 @@ pub(super) fn answer(
                 let logprobs = options.logprobs.map(|_| generation.logprobs().to_vec());
                 return Ok(Answer {
                     text,
+                    reasoning: None,
                     reason,
                     usage,
                     logprobs,

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, anyhow};
 use clap::{Args, ValueEnum};
 use dunlin::{
-    Answer, AnswerEvent, ContextPolicy, Conversation, Error, GenerateOptions, Lm, Reply,
+    Answer, AnswerEvent, ContextPolicy, Conversation, Error, GenerateOptions, Lm, Reasoning, Reply,
     SaveOptions,
 };
 
 use super::run::RunArgs;
-use crate::interrupt;
+use crate::args::at_least_one;
 use crate::terminal::Terminal;
+use crate::{exit, interrupt};
 
 /// How a conversation is kept.
 #[derive(Debug, Args)]
@@ -23,6 +24,41 @@ pub(super) struct TalkArgs {
     /// What happens when the conversation does not fit the context any more
     #[arg(long, value_enum, value_name = "NAME", default_value_t = Policy::Error, conflicts_with_all = ["raw", "ids"])]
     context_policy: Policy,
+    /// What happens to the reasoning of models that reason before they answer
+    #[arg(long, value_enum, value_name = "HOW", default_value_t = ShowReasoning::Show, conflicts_with_all = ["raw", "ids"])]
+    reasoning: ShowReasoning,
+    /// Let the model reason with at most this many tokens before it answers
+    #[arg(long, value_name = "N", value_parser = at_least_one, conflicts_with_all = ["raw", "ids"])]
+    reasoning_budget: Option<usize>,
+}
+
+impl TalkArgs {
+    /// Whether and how long the model reasons.
+    ///
+    /// # Errors
+    /// A limit for what is off.
+    pub(super) fn reasoning(&self) -> Result<Reasoning> {
+        match (self.reasoning, self.reasoning_budget) {
+            (ShowReasoning::Off, Some(_)) => Err(exit::Usage(
+                "--reasoning off and --reasoning-budget exclude each other: leave one of the two out".to_owned(),
+            )
+            .into()),
+            (ShowReasoning::Off, None) => Ok(Reasoning::Off),
+            (_, Some(tokens)) => Ok(Reasoning::Budget(tokens)),
+            (_, None) => Ok(Reasoning::Auto),
+        }
+    }
+}
+
+/// Where reasoning goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ShowReasoning {
+    /// To stderr, dimmed in a terminal
+    Show,
+    /// Nowhere: the model reasons, and only the answer is shown
+    Hide,
+    /// The model does not reason
+    Off,
 }
 
 /// The names of context policies.
@@ -82,15 +118,17 @@ pub(super) fn open(
     }
     Ok(conversation
         .with_options(options.clone())
-        .with_policy(args.talk.context_policy.into()))
+        .with_policy(args.talk.context_policy.into())
+        .with_reasoning(args.talk.reasoning()?))
 }
 
-/// Starts an answer and shows it piece by piece where `show` says so, until its end or Ctrl-C.
+/// Starts an answer and shows it piece by piece where `show` says so, until its end or Ctrl-C. Reasoning before it goes to stderr.
 ///
 /// # Errors
 /// The answer cannot be started or breaks off, or stdout is closed.
 pub(super) fn answer(
     conversation: &mut Conversation,
+    args: &TalkArgs,
     show: bool,
     terminal: &Terminal,
     start: impl for<'c> FnOnce(&'c mut Conversation) -> Result<Answer<'c>, Error>,
@@ -99,8 +137,19 @@ pub(super) fn answer(
     cancel.reset();
     let _work = interrupt::begin(move || cancel.cancel());
     let mut ends_line = false;
+    let mut is_reasoning = false;
+    let shows_reasoning = show && args.reasoning == ShowReasoning::Show;
     for event in start(conversation)? {
-        match event? {
+        let event = event?;
+        if is_reasoning && !matches!(event, AnswerEvent::Reasoning(_)) {
+            is_reasoning = false;
+            terminal.note("\n");
+        }
+        match event {
+            AnswerEvent::Reasoning(piece) if shows_reasoning => {
+                is_reasoning = true;
+                terminal.dimmed(&piece);
+            }
             AnswerEvent::Text(piece) => {
                 if show {
                     terminal.answer(&piece)?;

@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::prompt::{Stretch, insert_bos};
 
+/// Control tokens at the end of a prompt that may belong to the opening of the answer: the role's, and those around reasoning.
+const SPANS_OF_OPENING: usize = 3;
+
 /// The token ids of a rendered conversation, in stretches.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct TokenHistory {
@@ -122,6 +125,18 @@ impl TokenHistory {
         ids
     }
 
+    /// The text at the end, control tokens with it: enough to see how the template opens the answer.
+    pub(crate) fn end(&self, tokenizer: &Tokenizer) -> String {
+        let last = &self.spans[self.spans.len().saturating_sub(SPANS_OF_OPENING)..];
+        let mut end = String::new();
+        for span in last {
+            let control = span.control.and_then(|id| tokenizer.token_text(id));
+            end.push_str(control.unwrap_or_default());
+            end.push_str(&span.text);
+        }
+        end
+    }
+
     /// Whether all of it is what a history of this tokenizer can be; a file may hold anything.
     pub(crate) fn is_sound(&self, tokenizer: &Tokenizer) -> bool {
         self.spans.iter().all(|span| {
@@ -162,7 +177,7 @@ impl Span {
         let (before, _) = self.text.split_at(generated.text);
         let answer = stretch.text.strip_prefix(before)?;
         let written = &self.ids[generated.ids..];
-        let count = tokens_of(tokenizer, written, answer)?;
+        let count = tokens_of(tokenizer, &[], written, answer)?;
         Some(Span {
             control: self.control,
             text: stretch.text.clone(),
@@ -173,13 +188,18 @@ impl Span {
 }
 
 /// How many of the first tokens of an answer spell `text`, if any number does. The space that a SentencePiece-style tokenizer
-/// puts before a text is none of the answer's, but templates may have it.
-pub(super) fn tokens_of(tokenizer: &Tokenizer, written: &[TokenId], text: &str) -> Option<usize> {
+/// puts before a text is none of the answer's, but templates may have it. `shown`: control tokens that are part of the text.
+pub(super) fn tokens_of(
+    tokenizer: &Tokenizer,
+    shown: &[TokenId],
+    written: &[TokenId],
+    text: &str,
+) -> Option<usize> {
     if text.is_empty() {
         return Some(0);
     }
     let mut streams = [tokenizer.stream_continuing(), tokenizer.stream()]
-        .map(|stream| (stream, Some(String::new())));
+        .map(|stream| (stream.showing(shown), Some(String::new())));
     for (index, id) in written.iter().enumerate() {
         for (stream, spelled) in &mut streams {
             let Some(so_far) = spelled else { continue };
@@ -206,6 +226,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::prompt::template_input;
     use crate::{Message, TemplateOptions, TokenizerFile};
 
     fn tiny() -> TokenizerFile {
@@ -214,9 +235,8 @@ mod tests {
     }
 
     fn render(text: &TokenizerFile, known: &TokenHistory, messages: &[Message]) -> TokenHistory {
-        let stretches = text
-            .split_chat(messages, &TemplateOptions::default())
-            .unwrap();
+        let input = template_input(messages, &TemplateOptions::default());
+        let stretches = text.split(&input).unwrap();
         known.render(text.tokenizer(), &stretches).unwrap()
     }
 

@@ -115,6 +115,9 @@ fn instruction(previous: &str, messages: &[Message]) -> String {
     }
     for message in messages {
         text.push_str(&format!("\n{}: {}\n", message.role, message.content));
+        if let Some(calls) = message.extra.get("tool_calls") {
+            text.push_str(&format!("{calls}\n"));
+        }
     }
     text
 }

@@ -68,11 +68,25 @@ impl Chooser {
         Ok(token)
     }
 
-    /// Looks for tokens that must come first of all.
+    /// Lets these tokens come next, whatever the model says, and what must come after them.
+    ///
+    /// # Errors
+    /// What the grammar says, also against one of the tokens.
+    pub(super) fn force(&mut self, tokens: Vec<TokenId>) -> Result<(), Error> {
+        if let Some(constraint) = &mut self.constraint {
+            for token in &tokens {
+                constraint.commit(*token)?;
+            }
+        }
+        self.forced.extend(tokens);
+        self.find_forced()
+    }
+
+    /// Looks for tokens that must come next.
     ///
     /// # Errors
     /// What the grammar says.
-    pub(super) fn find_forced(&mut self) -> Result<(), Error> {
+    fn find_forced(&mut self) -> Result<(), Error> {
         if let Some(constraint) = &mut self.constraint {
             self.forced.extend(constraint.take_forced()?);
         }

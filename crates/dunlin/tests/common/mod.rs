@@ -94,9 +94,20 @@ pub(crate) const CHATML: &str = "{% for m in messages %}\
 
 /// Writes a model with another chat template.
 pub(crate) fn with_template(model: &Path, path: &Path, template: &str) {
+    with_metadata(model, path, [("tokenizer.chat_template", template.into())]);
+}
+
+/// Writes a model with other metadata.
+pub(crate) fn with_metadata<const N: usize>(
+    model: &Path,
+    path: &Path,
+    changes: [(&str, dunlin::Value); N],
+) {
     let gguf = dunlin_format::Gguf::open(model).unwrap();
     let mut metadata = gguf.metadata().clone();
-    metadata.insert("tokenizer.chat_template", template);
+    for (key, value) in changes {
+        metadata.insert(key, value);
+    }
     let mut writer = dunlin_format::GgufWriter::new(metadata);
     for tensor in gguf.tensors() {
         let bytes = gguf.data(tensor);

@@ -5,6 +5,7 @@ use serde_json::{Deserializer, Value as Json};
 use super::compile::{check_repetitions, within};
 use super::schema;
 use crate::TextError;
+use crate::tools::{SETTINGS, spacing};
 
 const KIND: &str = "Lark grammar";
 /// Rules and terminals of a grammar; each may lead to the next, and they are followed by recursion.
@@ -60,16 +61,40 @@ pub(super) fn check(text: &str) -> Result<String, TextError> {
 /// errors name the right ones.
 fn embedded(rest: &str) -> Result<(String, usize), TextError> {
     let mut values = Deserializer::from_str(rest).into_iter::<Json>();
-    let schema = match values.next() {
+    let mut schema = match values.next() {
         Some(Ok(schema)) => schema,
         Some(Err(error)) => return Err(not_json(&error.to_string())),
         None => return Err(not_json("nothing follows")),
     };
     let length = values.byte_offset();
     let lines = rest[..length].matches('\n').count();
-    let checked = schema::normalise(&schema)?.to_string();
+    let is_spaced = take_spacing(&mut schema);
+    let mut checked = schema::normalise(&schema)?;
+    if is_spaced {
+        space(&mut checked);
+    }
+    let checked = checked.to_string();
     let (bracket, inner) = checked.split_at(1);
     Ok((format!("{bracket}{}{inner}", "\n".repeat(lines)), length))
+}
+
+/// Takes the spacing of tool calls out of a schema, the only setting that a grammar may have in one; whether it was there.
+fn take_spacing(schema: &mut Json) -> bool {
+    let settings = schema.get(SETTINGS);
+    let is_spaced = settings.is_some_and(|settings| *settings == spacing());
+    if let Some(schema) = schema.as_object_mut().filter(|_| is_spaced) {
+        schema.shift_remove(SETTINGS);
+    }
+    is_spaced
+}
+
+/// Gives a checked schema this spacing, in place of the usual one.
+fn space(checked: &mut Json) {
+    let settings = checked.get_mut(SETTINGS).and_then(Json::as_object_mut);
+    if let (Some(settings), Json::Object(spacing)) = (settings, spacing()) {
+        settings.retain(|name, _| !name.starts_with("whitespace"));
+        settings.extend(spacing);
+    }
 }
 
 fn not_json(reason: &str) -> TextError {
@@ -121,6 +146,19 @@ mod tests {
             matches!(&refused, TextError::Schema { pointer, .. } if pointer == "#/properties/a/not"),
             "{refused}"
         );
+    }
+
+    #[test]
+    fn the_spacing_of_tool_calls_is_the_only_setting_of_a_schema() {
+        let schema = |settings: Json| {
+            let schema = serde_json::json!({"type": "object", SETTINGS: settings});
+            check(&format!("start: %json {schema}"))
+        };
+        let spaced = schema(spacing()).unwrap();
+        assert!(spaced.contains("\"item_separator\":\", \""), "{spaced}");
+        assert!(!spaced.contains("whitespace_pattern"), "{spaced}");
+        assert!(spaced.contains("json_allowed_escapes"), "{spaced}");
+        assert!(schema(serde_json::json!({"coerce_one_of": true})).is_err());
     }
 
     #[test]

@@ -21,6 +21,7 @@ use serde_json::{Value as Json, json};
 
 pub use format::ToolFormat;
 pub(crate) use format::control_tokens;
+pub(crate) use grammar::{SETTINGS, spacing};
 pub use parse::{ToolEvent, ToolParser};
 pub use prompt::ToolPrompt;
 

@@ -208,14 +208,19 @@ fn arguments_json(tool: &Tool) -> String {
 /// A value that fits a schema, as JSON.
 fn json_rule(mut schema: Json) -> String {
     if let Some(schema) = schema.as_object_mut() {
-        schema.insert(
-            "x-guidance".to_owned(),
-            json!({
-                "whitespace_flexible": false,
-                "item_separator": ", ",
-                "key_separator": ": ",
-            }),
-        );
+        schema.insert(SETTINGS.to_owned(), spacing());
     }
     format!("%json {schema}")
+}
+
+/// The keyword under which the grammar engine takes settings.
+pub(crate) const SETTINGS: &str = "x-guidance";
+
+/// JSON spaced as templates space it, so that a call that a model wrote is the one that the next prompt has.
+pub(crate) fn spacing() -> Json {
+    json!({
+        "whitespace_flexible": false,
+        "item_separator": ", ",
+        "key_separator": ": ",
+    })
 }
