@@ -22,6 +22,8 @@ struct Counts {
     valid: usize,
     cut: usize,
     refused: usize,
+    /// The grammar came to a place where no token goes on.
+    stopped: usize,
     faulty: usize,
     tokens: usize,
     forced: usize,
@@ -154,7 +156,14 @@ fn answer(
         .with_format(OutputFormat::Grammar(grammar.clone()))
         .with_speculation(Speculation::Off)
         .with_max_tokens(256);
-    let answer = lm.generate(&prompt, &options)?.complete()?;
+    let answer = match lm.generate(&prompt, &options)?.complete() {
+        Err(dunlin::Error::Text(TextError::GrammarStopped { reason })) => {
+            counts.stopped += 1;
+            writeln!(out, "STOPPED: {reason}\n  {schema}")?;
+            return Ok(());
+        }
+        answer => answer?,
+    };
     counts.tokens += answer.usage.completion_tokens;
     counts.forced += answer.usage.forced_tokens;
     counts.cost.steps += answer.usage.completion_steps;
