@@ -281,6 +281,11 @@ impl Normaliser<'_> {
         let target = root
             .pointer(&pointer)
             .ok_or_else(|| place.refuse(format!("there is nothing at {reference:?}")))?;
+        if self.only_refers_to_itself(&pointer, target) {
+            return Err(place.refuse(format!(
+                "{reference:?} refers to itself and says nothing else: no text ends its reading"
+            )));
+        }
         if let Some(name) = self.definitions.get(&pointer) {
             return Ok(format!("#/$defs/{name}").into());
         }
@@ -294,6 +299,27 @@ impl Normaliser<'_> {
         let reference = format!("#/$defs/{name}").into();
         self.finished.insert(name, schema);
         Ok(reference)
+    }
+
+    /// Whether references alone lead from a subschema back to one of them.
+    fn only_refers_to_itself(&self, pointer: &str, target: &Json) -> bool {
+        let mut seen = vec![pointer.to_owned()];
+        let mut schema = target;
+        while seen.len() <= MAX_DEPTH {
+            let reference = schema.get("$ref").and_then(Json::as_str);
+            let next = reference.and_then(|text| percent_decoded(text.strip_prefix('#')?));
+            let Some((next, found)) =
+                next.and_then(|next| Some((next.clone(), self.root.pointer(&next)?)))
+            else {
+                return false;
+            };
+            if seen.contains(&next) {
+                return true;
+            }
+            seen.push(next);
+            schema = found;
+        }
+        false
     }
 }
 

@@ -113,6 +113,19 @@ fn depth_and_size_are_bounded() {
 }
 
 #[test]
+fn references_that_lead_round_in_a_circle_are_refused() {
+    for defs in [
+        json!({"a": {"$ref": "#/$defs/a"}}),
+        json!({"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}),
+    ] {
+        let schema = json!({"properties": {"x": {"$ref": "#/$defs/a"}}, "$defs": defs});
+        let (pointer, reason) = refusal(schema);
+        assert_eq!(pointer, "#/properties/x/$ref");
+        assert!(reason.contains("refers to itself"), "{reason}");
+    }
+}
+
+#[test]
 fn what_is_no_schema_is_refused() {
     for schema in [
         json!(1),
