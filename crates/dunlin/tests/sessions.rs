@@ -57,7 +57,7 @@ const CHILD: &str = "DUNLIN_TEST_SESSION";
 
 /// What a child process does: restores a session and answers the next turn.
 #[test]
-#[ignore = "others run it, as a child process"]
+#[ignore = "not a test: the child process in which the tests of this file go on with a session; alone it has no session"]
 fn the_child_process_restores_and_answers() {
     let task = std::env::var(CHILD).unwrap();
     let (session, model) = task.split_once('|').unwrap();

@@ -30,6 +30,26 @@ impl TaskUsage {
     }
 }
 
+/// The builder methods of tasks that generate answers.
+macro_rules! with_answer_options {
+    () => {
+        /// With these options; the form of the answer is replaced.
+        #[must_use]
+        pub fn with_options(mut self, options: $crate::GenerateOptions) -> Self {
+            self.options = options;
+            self
+        }
+
+        /// With this token to cancel it; the work then ends with [`Error::Cancelled`].
+        #[must_use]
+        pub fn with_cancel(mut self, cancel: $crate::CancelToken) -> Self {
+            self.options.cancel = cancel;
+            self
+        }
+    };
+}
+pub(super) use with_answer_options;
+
 /// An instruction and the text that it is about; `cue` is how the answer of a base model begins.
 pub(super) fn prompt(lm: &Lm, instruction: &str, text: &str, cue: &str) -> Prompt {
     match lm.chat_template() {

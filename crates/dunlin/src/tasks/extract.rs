@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
 use super::{TaskError, TaskUsage, ask};
-use crate::{CancelToken, Error, FinishReason, GenerateOptions, Grammar, Lm, OutputFormat};
+use crate::{Error, FinishReason, GenerateOptions, Grammar, Lm, OutputFormat};
 
 pub use example::schema_of_example;
 
@@ -61,19 +61,7 @@ impl Extractor {
         })
     }
 
-    /// With these options; the form of the answer is replaced.
-    #[must_use]
-    pub fn with_options(mut self, options: GenerateOptions) -> Self {
-        self.options = options;
-        self
-    }
-
-    /// With this token to cancel it; the work then ends with [`Error::Cancelled`].
-    #[must_use]
-    pub fn with_cancel(mut self, cancel: CancelToken) -> Self {
-        self.options.cancel = cancel;
-        self
-    }
+    super::ask::with_answer_options!();
 
     /// The schema.
     #[must_use]

@@ -2,7 +2,7 @@
 
 use super::spans::SpanSearch;
 use super::{TaskError, TaskUsage, TextSpan, ask};
-use crate::{CancelToken, Error, GenerateOptions, Lm};
+use crate::{Error, GenerateOptions, Lm};
 
 /// What the model is told before the text.
 const INSTRUCTION: &str = "List the most important keywords of the text, one a line, each exactly as it stands in the text, \
@@ -46,19 +46,7 @@ impl KeywordExtractor {
         self
     }
 
-    /// With these options; the form of the answer is replaced.
-    #[must_use]
-    pub fn with_options(mut self, options: GenerateOptions) -> Self {
-        self.options = options;
-        self
-    }
-
-    /// With this token to cancel it; the work then ends with [`Error::Cancelled`].
-    #[must_use]
-    pub fn with_cancel(mut self, cancel: CancelToken) -> Self {
-        self.options.cancel = cancel;
-        self
-    }
+    super::ask::with_answer_options!();
 
     /// The keywords of a text: those that the model names in it, the most frequent in the text first, and as the model named them
     /// where they are as frequent.

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::spans::SpanSearch;
 use super::{TaskUsage, ask, patterns};
-use crate::{CancelToken, Error, GenerateOptions, Lm};
+use crate::{Error, GenerateOptions, Lm};
 
 /// What the model is told before the text.
 const INSTRUCTION: &str = "List the names of persons and the postal addresses in the text, one a line, exactly as they stand in the text, \
@@ -50,19 +50,7 @@ impl PersonalDataFinder {
         self
     }
 
-    /// With these options; the form of the answer is replaced.
-    #[must_use]
-    pub fn with_options(mut self, options: GenerateOptions) -> Self {
-        self.options = options;
-        self
-    }
-
-    /// With this token to cancel it; the work then ends with [`Error::Cancelled`].
-    #[must_use]
-    pub fn with_cancel(mut self, cancel: CancelToken) -> Self {
-        self.options.cancel = cancel;
-        self
-    }
+    super::ask::with_answer_options!();
 
     /// The personal data of a text, in its order. What a model names once is found at all its places.
     ///

@@ -2,7 +2,7 @@
 
 use super::spans::{SpanSearch, check_kinds};
 use super::{TaskUsage, TextSpan, ask};
-use crate::{CancelToken, Error, GenerateOptions, Lm};
+use crate::{Error, GenerateOptions, Lm};
 
 /// What the model is told before the kinds and the text.
 const INSTRUCTION: &str = "List the names in the text, one a line: the kind, a colon, and the name exactly as it stands in the text. \
@@ -54,19 +54,7 @@ impl EntityRecognizer {
         self
     }
 
-    /// With these options; the form of the answer is replaced.
-    #[must_use]
-    pub fn with_options(mut self, options: GenerateOptions) -> Self {
-        self.options = options;
-        self
-    }
-
-    /// With this token to cancel it; the work then ends with [`Error::Cancelled`].
-    #[must_use]
-    pub fn with_cancel(mut self, cancel: CancelToken) -> Self {
-        self.options.cancel = cancel;
-        self
-    }
+    super::ask::with_answer_options!();
 
     /// The names in a text.
     ///

@@ -7,7 +7,7 @@ use unicode_segmentation::UnicodeSegmentation;
 
 use super::ask::{schema_of_text, text_in};
 use super::{TaskError, TaskUsage, ask, pieces};
-use crate::{CancelToken, Error, GenerateOptions, Lm, OutputFormat, Prompt};
+use crate::{Error, GenerateOptions, Lm, OutputFormat, Prompt};
 
 /// What the model is told before the text, for each style.
 const CORRECT: &str =
@@ -66,19 +66,7 @@ impl Rewriter {
         self
     }
 
-    /// With these options; the form of the answer is replaced.
-    #[must_use]
-    pub fn with_options(mut self, options: GenerateOptions) -> Self {
-        self.options = options;
-        self
-    }
-
-    /// With this token to cancel it; the work then ends with [`Error::Cancelled`].
-    #[must_use]
-    pub fn with_cancel(mut self, cancel: CancelToken) -> Self {
-        self.options.cancel = cancel;
-        self
-    }
+    super::ask::with_answer_options!();
 
     /// The text rewritten. What stands between its pieces (line ends, empty lines) is kept as it is.
     ///

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use super::ask::{schema_of_text, text_in};
 use super::language::{DetectedLanguage, detect_language, language_name};
 use super::{TaskError, TaskUsage, ask, pieces};
-use crate::{CancelToken, Error, GenerateOptions, Lm, OutputFormat, Prompt};
+use crate::{Error, GenerateOptions, Lm, OutputFormat, Prompt};
 
 /// What the model is told before the text; `{from}` is nothing where the language of the text is not known.
 const INSTRUCTION: &str = "Translate the text{from} to {to}. Answer with the translation alone.";
@@ -55,19 +55,7 @@ impl Translator {
         self
     }
 
-    /// With these options; the form of the answer is replaced.
-    #[must_use]
-    pub fn with_options(mut self, options: GenerateOptions) -> Self {
-        self.options = options;
-        self
-    }
-
-    /// With this token to cancel it; the work then ends with [`Error::Cancelled`].
-    #[must_use]
-    pub fn with_cancel(mut self, cancel: CancelToken) -> Self {
-        self.options.cancel = cancel;
-        self
-    }
+    super::ask::with_answer_options!();
 
     /// The translation of a text. What stands between its pieces (line ends, empty lines) is kept as it is.
     ///

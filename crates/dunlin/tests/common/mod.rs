@@ -115,3 +115,8 @@ pub(crate) fn with_metadata<const N: usize>(
     }
     writer.write_to(path).unwrap();
 }
+
+/// A JSON file of the fixtures.
+pub(crate) fn fixture_json(name: &str) -> serde_json::Value {
+    serde_json::from_str(&std::fs::read_to_string(fixture(name)).unwrap()).unwrap()
+}
