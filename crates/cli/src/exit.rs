@@ -134,7 +134,9 @@ fn of_search(error: &SearchError) -> Option<u8> {
         SearchError::Io { source, .. } => {
             (source.kind() == io::ErrorKind::NotFound).then_some(NOT_FOUND)
         }
-        SearchError::Filter { .. } | SearchError::ChunkSize { .. } => Some(USAGE),
+        SearchError::Filter { .. }
+        | SearchError::ChunkSize { .. }
+        | SearchError::OtherFolder { .. } => Some(USAGE),
         _ => None,
     }
 }

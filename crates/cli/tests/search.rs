@@ -43,6 +43,31 @@ impl Setting {
 }
 
 #[test]
+fn the_cache_counts_indexes_and_removes_them_by_themselves() {
+    let setting = Setting::new();
+    setting.search(&["a cat sleeps."]).ok();
+    let cache = || setting.dunlin.json(&["cache", "--json"]);
+    let before = cache();
+    assert_eq!(before["indexes"], 1);
+    let bytes = before["index_bytes"].as_u64().unwrap();
+    assert!(bytes > 100, "{before}");
+    assert_eq!(
+        setting
+            .dunlin
+            .json(&["cache", "clear", "--indexes", "--json"]),
+        json!({"freed": bytes, "kept": []})
+    );
+    let after = cache();
+    assert_eq!(
+        (&after["indexes"], &after["index_bytes"]),
+        (&json!(0), &json!(0))
+    );
+    assert_eq!(after["bytes"], before["bytes"]);
+    let again = setting.search(&["a cat sleeps."]).ok();
+    assert!(again.stderr.contains("2 new"), "{}", again.stderr);
+}
+
+#[test]
 fn a_folder_is_indexed_once_and_searched_by_meaning_words_and_both() {
     let setting = Setting::new();
     let first = setting

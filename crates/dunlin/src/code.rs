@@ -2,6 +2,7 @@
 
 mod end;
 mod prompt;
+mod suffix;
 mod tokens;
 
 use dunlin_hub::ModelRef;
@@ -11,6 +12,7 @@ use crate::{Error, Event, FinishReason, GenerateOptions, Lm, LoadOptions, Prompt
 pub use end::CodeEnd;
 use end::Reach;
 pub use prompt::InfillPrompt;
+use suffix::SuffixWatch;
 pub use tokens::InfillOrder;
 use tokens::InfillTokens;
 pub(crate) use tokens::{can_infill, names_infill_token};
@@ -109,6 +111,9 @@ pub struct CodeOptions {
     pub generate: GenerateOptions,
     /// Where the completion ends, if the model does not end it before.
     pub end: CodeEnd,
+    /// Whether the completion also ends where it repeats what stands after the gap, which is then left out of it: the beginning of
+    /// the suffix, 20 characters of it and the rest of their line. On by default.
+    pub stop_at_suffix: bool,
     /// What is done with a request that is too long.
     pub overflow: InfillOverflow,
     /// Which side of the gap the model reads first; `None`: as its family was trained.
@@ -120,6 +125,7 @@ impl Default for CodeOptions {
         CodeOptions {
             generate: GenerateOptions::greedy().with_max_tokens(MAX_TOKENS),
             end: CodeEnd::default(),
+            stop_at_suffix: true,
             overflow: InfillOverflow::default(),
             order: None,
         }
@@ -151,6 +157,13 @@ impl CodeOptions {
     #[must_use]
     pub fn with_end(mut self, end: CodeEnd) -> Self {
         self.end = end;
+        self
+    }
+
+    /// Ending, or not, where the suffix begins again.
+    #[must_use]
+    pub fn with_stop_at_suffix(mut self, stop: bool) -> Self {
+        self.stop_at_suffix = stop;
         self
     }
 
@@ -195,7 +208,7 @@ impl InfillDropped {
 pub enum CodeFinish {
     /// The generation ended: the model ended it, the most tokens asked for, and so on.
     Generation(FinishReason),
-    /// [`CodeOptions::end`] ended it.
+    /// [`CodeOptions::end`] or [`CodeOptions::stop_at_suffix`] ended it.
     End,
 }
 
@@ -307,6 +320,10 @@ impl CodeCompleter {
         let mut generate = options.generate.clone();
         generate.stop_tokens.extend_from_slice(&self.tokens.ends);
         let line = request.prefix.rsplit('\n').next().unwrap_or_default();
+        let watch = options
+            .stop_at_suffix
+            .then(|| SuffixWatch::new(&request.suffix));
+        let watch = watch.flatten();
         let prompt = Prompt::Tokens(tokens);
         let mut generation = self.lm.generate(&prompt, &generate)?;
         let (mut text, mut shown) = (String::new(), 0);
@@ -315,7 +332,10 @@ impl CodeCompleter {
             let reach = match event? {
                 Event::Text(piece) => {
                     text.push_str(&piece);
-                    options.end.reach(line, &text)
+                    let reach = options.end.reach(line, &text);
+                    watch
+                        .as_ref()
+                        .map_or(reach, |watch| reach.and(watch.reach(&text)))
                 }
                 Event::End { reason, .. } => {
                     finish = CodeFinish::Generation(reason);

@@ -92,6 +92,39 @@ fn the_middle_of_simple_functions_is_what_belongs_there() {
 }
 
 #[test]
+fn a_completion_ends_where_the_suffix_would_begin_again() {
+    let Some(coder) = coder(1024) else { return };
+    let with_suffix = |stop| {
+        let options = CodeOptions::new()
+            .with_max_tokens(96)
+            .with_stop_at_suffix(stop);
+        let complete = |(prefix, suffix, _): &(&str, &str, &str)| {
+            let request = CodeRequest::new(*prefix, *suffix);
+            coder.complete(&request, &options).unwrap()
+        };
+        GAPS.iter().map(complete).collect::<Vec<_>>()
+    };
+    let (stopped, free) = (with_suffix(true), with_suffix(false));
+    let mut ended = 0;
+    for ((stopped, free), (_, suffix, _)) in stopped.iter().zip(&free).zip(GAPS) {
+        assert!(
+            free.text.starts_with(&stopped.text),
+            "{stopped:?}\n{free:?}"
+        );
+        if stopped.finish == CodeFinish::End {
+            let rest = free.text[stopped.text.len()..].trim_start();
+            let begins = suffix.trim_start().lines().next().unwrap();
+            assert!(rest.starts_with(begins), "{stopped:?}\n{free:?}");
+            ended += 1;
+        } else {
+            assert_eq!(stopped.text, free.text);
+        }
+    }
+    println!("{ended} of {} ended at the suffix", GAPS.len());
+    assert!(ended > 0, "{free:?}");
+}
+
+#[test]
 fn a_name_that_only_another_file_has_is_used() {
     let Some(coder) = coder(1024) else { return };
     let request = CodeRequest::new(

@@ -1,9 +1,14 @@
-//! `dunlin cache`: where the models lie, what they take, and whether they are whole.
+//! `dunlin cache`: where models and indexes lie, what they take, and whether models are whole.
 
-use anyhow::Result;
+use std::fs::{self, DirEntry};
+use std::io::ErrorKind;
+use std::path::Path;
+
+use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::search::index_folder;
 use crate::args::Global;
 use crate::exit::{self, Finished};
 use crate::output;
@@ -17,6 +22,7 @@ Examples:
   dunlin cache size --json     {\"bytes\",\"unfinished_bytes\"}
   dunlin cache verify          hash every file again; exit code 5 where one is damaged
   dunlin cache clear           remove all models
+  dunlin cache clear --indexes remove the indexes of `dunlin search`; it makes them again
 
 DUNLIN_HOME names another folder.";
 
@@ -37,7 +43,11 @@ enum Action {
     /// Print the bytes of all models, unfinished downloads included
     Size,
     /// Remove all models and unfinished downloads
-    Clear,
+    Clear {
+        /// Remove the indexes that `dunlin search` keeps, and no model
+        #[arg(long)]
+        indexes: bool,
+    },
     /// Hash every file again and compare with what was fetched
     Verify,
 }
@@ -49,8 +59,11 @@ pub(crate) fn execute(args: &CacheArgs, global: Global, terminal: &Terminal) -> 
         None => {
             let (size, unfinished, models) =
                 (cache.size()?, cache.partial_size(), cache.list()?.len());
+            let indexes = indexes(&index_folder(&cache))?;
+            let index_bytes: u64 = indexes.iter().map(|(_, bytes)| bytes).sum();
             if args.json {
-                let value = json!({"path": path, "models": models, "bytes": size, "unfinished_bytes": unfinished});
+                let value = json!({"path": path, "models": models, "bytes": size, "unfinished_bytes": unfinished,
+                    "indexes": indexes.len(), "index_bytes": index_bytes});
                 return output::json(&value);
             }
             output::line(&path)?;
@@ -58,6 +71,11 @@ pub(crate) fn execute(args: &CacheArgs, global: Global, terminal: &Terminal) -> 
             output::line(&format!(
                 "{models} models, {size}, of it unfinished downloads: {}",
                 output::bytes(unfinished)
+            ))?;
+            output::line(&format!(
+                "{} indexes of `dunlin search`, {}",
+                indexes.len(),
+                output::bytes(index_bytes)
             ))
         }
         Some(Action::Path) if args.json => output::json(&json!({ "path": path })),
@@ -69,7 +87,24 @@ pub(crate) fn execute(args: &CacheArgs, global: Global, terminal: &Terminal) -> 
                 false => output::line(&output::bytes(size)),
             }
         }
-        Some(Action::Clear) => {
+        Some(Action::Clear { indexes: true }) => {
+            let mut freed = 0;
+            for (file, bytes) in indexes(&index_folder(&cache))? {
+                let file = file.path();
+                fs::remove_file(&file)
+                    .with_context(|| format!("{} cannot be removed", file.display()))?;
+                freed += bytes;
+            }
+            if args.json {
+                return output::json(&json!({"freed": freed, "kept": []}));
+            }
+            terminal.note(format_args!(
+                "removed all indexes: {} free again",
+                output::bytes(freed)
+            ));
+            Ok(())
+        }
+        Some(Action::Clear { indexes: false }) => {
             let removed = cache.clear()?;
             if args.json {
                 return output::json(&json!({"freed": removed.freed, "kept": removed.kept}));
@@ -115,4 +150,22 @@ pub(crate) fn execute(args: &CacheArgs, global: Global, terminal: &Terminal) -> 
             Ok(())
         }
     }
+}
+
+/// The files of indexes, and the bytes of each.
+fn indexes(folder: &Path) -> Result<Vec<(DirEntry, u64)>> {
+    let cannot = || format!("{} cannot be read", folder.display());
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.with_context(cannot)?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.with_context(cannot)?;
+        let metadata = entry.metadata().with_context(cannot)?;
+        if metadata.is_file() {
+            found.push((entry, metadata.len()));
+        }
+    }
+    Ok(found)
 }

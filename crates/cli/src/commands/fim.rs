@@ -63,6 +63,9 @@ pub(crate) struct FimArgs {
     /// End after this many lines
     #[arg(long, value_name = "N", value_parser = at_least_one, conflicts_with = "end")]
     lines: Option<usize>,
+    /// Do not end where the completion begins to repeat what stands after the gap
+    #[arg(long)]
+    past_suffix: bool,
     /// Leave out what is far from the gap where not all fits the context
     #[arg(long)]
     cut: bool,
@@ -116,6 +119,7 @@ pub(crate) fn execute(args: &FimArgs, global: Global, terminal: &Terminal) -> Re
     let _work = interrupt::begin(move || switch.cancel());
     let options = CodeOptions::new()
         .with_generate(generate.with_cancel(cancel))
+        .with_stop_at_suffix(!args.past_suffix)
         .with_end(match (args.lines, args.end) {
             (Some(lines), _) => CodeEnd::Lines(lines),
             (None, End::Model) => CodeEnd::Model,

@@ -8,7 +8,7 @@ use dunlin::search::{
     ChunkOptions, Filter, FolderChanges, FolderEvent, FolderIndex, Hit, SearchMode, SearchOptions,
     SkippedReason,
 };
-use dunlin::{EmbedOptions, Embedder, Error};
+use dunlin::{Cache, EmbedOptions, Embedder, Error};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -142,9 +142,14 @@ fn options(args: &SearchArgs) -> Result<SearchOptions> {
     })
 }
 
+/// Where indexes lie that are not named.
+pub(super) fn index_folder(cache: &Cache) -> PathBuf {
+    cache.home().join("index")
+}
+
 /// One file for each folder and model, below the cache folder.
 fn index_file(folder: &Path, embedder: &Embedder, global: Global) -> Result<PathBuf> {
-    let home = super::hub(global)?.cache().home().join("index");
+    let home = index_folder(&super::hub(global)?.cache());
     std::fs::create_dir_all(&home).with_context(|| format!("{} cannot be made", home.display()))?;
     Ok(home.join(FolderIndex::file_name(folder, embedder)?))
 }

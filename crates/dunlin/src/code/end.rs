@@ -28,6 +28,19 @@ pub(super) enum Reach {
     Ended(usize),
 }
 
+impl Reach {
+    /// As far as both say: an end that comes first ends it.
+    pub(super) fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Reach::Ended(a), Reach::Ended(b)) => Reach::Ended(a.min(b)),
+            (Reach::Open(a), Reach::Open(b)) => Reach::Open(a.min(b)),
+            (Reach::Ended(end), Reach::Open(_)) | (Reach::Open(_), Reach::Ended(end)) => {
+                Reach::Ended(end)
+            }
+        }
+    }
+}
+
 impl CodeEnd {
     /// How far `text` is the completion; `line` is what stands before the cursor on its line.
     pub(super) fn reach(self, line: &str, text: &str) -> Reach {

@@ -49,6 +49,21 @@ pub enum SearchError {
         reason: String,
     },
 
+    /// The index is not one of this folder.
+    #[error(
+        "{} is {}, not that of {}: name another file for the index", .path.display(),
+        .indexed.as_ref().map_or("an index of no folder".to_owned(), |folder| format!("the index of {}", folder.display())),
+        .asked.display()
+    )]
+    OtherFolder {
+        /// The file.
+        path: PathBuf,
+        /// The folder of the index; `None`: it was not made from a folder.
+        indexed: Option<PathBuf>,
+        /// The folder that was to be searched.
+        asked: PathBuf,
+    },
+
     /// The index holds vectors of another model.
     #[error(
         "the index holds vectors by {indexed}, and the query would be embedded by {asked}: such vectors cannot be compared. Ask with the model of the index, or build the index again"

@@ -125,8 +125,7 @@ impl FolderIndex {
     /// Reads a saved one, or makes an empty one where the file does not exist.
     ///
     /// # Errors
-    /// As [`SemanticIndex::load`] and [`FolderIndex::new`]; [`SearchError::OtherModel`]; [`SearchError::Damaged`] for an
-    /// index that is not of this folder. One that was cut into other pieces is emptied, and filled anew by the next update.
+    /// As [`SemanticIndex::load`] and [`FolderIndex::new`]; [`SearchError::OtherModel`]; [`SearchError::OtherFolder`]. One that was cut into other pieces is emptied, and filled anew by the next update.
     pub fn open(
         root: &Path,
         file: &Path,
@@ -139,17 +138,20 @@ impl FolderIndex {
         }
         let mut index = SemanticIndex::load(file)?;
         index.require_model(embedder)?;
-        let damaged = |reason: String| SearchError::Damaged {
+        let other_folder = |indexed| SearchError::OtherFolder {
             path: file.to_owned(),
-            reason,
+            indexed,
+            asked: new.records.root.clone(),
         };
         let records = index.attributes_mut().remove(ATTRIBUTE);
-        let records = records.ok_or_else(|| damaged("it is an index of no folder".to_owned()))?;
-        let records: Records = serde_json::from_value(records)
-            .map_err(|error| damaged(format!("its list of files cannot be read: {error}")))?;
+        let records = records.ok_or_else(|| other_folder(None))?;
+        let records: Records =
+            serde_json::from_value(records).map_err(|error| SearchError::Damaged {
+                path: file.to_owned(),
+                reason: format!("its list of files cannot be read: {error}"),
+            })?;
         if records.root != new.records.root {
-            let reason = format!("it is the index of {}", records.root.display());
-            return Err(damaged(reason).into());
+            return Err(other_folder(Some(records.root)).into());
         }
         let same_pieces =
             (records.max_tokens, records.overlap) == (new.records.max_tokens, new.records.overlap);
