@@ -1,5 +1,5 @@
-//! What guessing tokens brings, on a text that repeats and on one that does not (a story, its tokens the most likely ones or
-//! drawn at temperature 1):
+//! What guessing tokens brings, on a text that repeats, on a story, its tokens the most likely ones or drawn at temperature 1, and on one
+//! whose tokens nobody guesses (drawn at temperature 2):
 //! `cargo run --release --example speculate -- [MODEL] [RUNS]`.
 //!
 //! The answers are the same with and without; runs alternate, and medians are shown.
@@ -56,11 +56,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let greedy = GenerateOptions::greedy().with_max_tokens(350);
     let mut drawn = greedy.clone().with_seed(1);
     drawn.sampler.temperature = 1.0;
+    let mut wild = drawn.clone();
+    wild.sampler.temperature = 2.0;
     let mut out = std::io::stdout();
     for (what, question, options) in [
         ("edit", edit.as_str(), &greedy),
         ("story, greedy", story, &greedy),
         ("story, drawn", story, &drawn),
+        ("story, drawn at temperature 2", story, &wild),
     ] {
         let prompt = Prompt::Chat(vec![Message::user(question)]);
         let mut speeds = [Vec::new(), Vec::new()];
