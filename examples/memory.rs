@@ -1,5 +1,5 @@
 //! What a model takes against what its header promises, as one line of JSON:
-//! `cargo run --release --example memory -- MODEL.gguf CONTEXT [f16|f32|q8_0] [mapped]`.
+//! `cargo run --release --example memory -- MODEL.gguf CONTEXT [f16|f32|q8_0|q4_0] [mapped]`.
 //!
 //! The memory is that of the whole process, so that each figure needs a process of its own: `scripts/memory` runs it for
 //! several models and contexts.
@@ -14,17 +14,14 @@ use dunlin::{
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
-    let usage = "MODEL.gguf CONTEXT [f16|f32|q8_0] [mapped]";
+    let usage = "MODEL.gguf CONTEXT [f16|f32|q8_0|q4_0] [mapped]";
     let path = PathBuf::from(arguments.next().ok_or(usage)?);
     let context: usize = arguments.next().ok_or(usage)?.parse()?;
     let mut options = FitOptions::default();
     for argument in arguments {
         match argument.as_str() {
-            "f16" => options.kv_element = KvElement::F16,
-            "f32" => options.kv_element = KvElement::F32,
-            "q8_0" => options.kv_element = KvElement::Q8_0,
             "mapped" => options.mapped_weights = true,
-            _ => return Err(usage.into()),
+            name => options.kv_types = KvElement::from_name(name).ok_or(usage)?.into(),
         }
     }
     let promised = MemoryEstimate::with_options(&path, context, &options)?;
@@ -32,7 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let load = LoadOptions::default()
         .with_context_length(context)
-        .with_kv_element(options.kv_element)
+        .with_kv_types(options.kv_types)
         .with_mapped_weights(options.mapped_weights);
     let lm = Lm::load(ModelRef::Path(path), load)?;
     let loaded = resident_bytes();

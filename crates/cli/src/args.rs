@@ -1,7 +1,7 @@
 //! The command line as a whole; each command's own arguments stand in its file below `commands`.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use dunlin::{KvElement, Tier};
+use clap::{Args, Parser, Subcommand};
+use dunlin::Tier;
 
 use crate::commands::{
     bench, cache, catalog, classify, convert, devices, embed, extract, fim, list, logits,
@@ -147,28 +147,6 @@ pub(crate) struct LoadArgs {
     /// Keep weights and cache in memory whatever else runs: the system may not swap them out
     #[arg(long)]
     pub(crate) mlock: bool,
-}
-
-/// Number type of the KV cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Kv {
-    /// Half the memory, as most engines run
-    F16,
-    /// The exact values
-    F32,
-    /// About half of F16's: 8-bit codes with a scale for each 32 numbers
-    #[value(name = "q8_0")]
-    Q8_0,
-}
-
-impl From<Kv> for KvElement {
-    fn from(kv: Kv) -> Self {
-        match kv {
-            Kv::F16 => KvElement::F16,
-            Kv::F32 => KvElement::F32,
-            Kv::Q8_0 => KvElement::Q8_0,
-        }
-    }
 }
 
 pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {

@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod exit;
 mod interrupt;
+mod kv;
 mod lists;
 mod output;
 mod progress;

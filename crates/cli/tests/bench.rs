@@ -24,7 +24,7 @@ fn tests(rows: &Value) -> Vec<&str> {
 
 #[test]
 fn json_is_a_list_of_tests_with_the_same_keys() {
-    let args = [&SMALL[..], &["-t", "1", "--kv", "f32", "-o", "json"]].concat();
+    let args = [&SMALL[..], &["-t", "1", "--kv", "q8_0/f32", "-o", "json"]].concat();
     let rows = bench(&args).ok().json();
     assert_eq!(
         tests(&rows),
@@ -36,7 +36,7 @@ fn json_is_a_list_of_tests_with_the_same_keys() {
         assert_eq!(row["name"], "Tiny");
         assert_eq!(row["type"], "F16");
         assert_eq!(row["threads"], 1);
-        assert_eq!(row["kv"], "f32");
+        assert_eq!(row["kv"], "q8_0/f32");
     }
     for (row, samples) in [(0, 2), (1, 2), (2, 2), (3, 1)] {
         let seconds = &rows[row]["seconds"];

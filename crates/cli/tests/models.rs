@@ -57,6 +57,30 @@ fn show_describes_a_file() {
 }
 
 #[test]
+fn show_reckons_with_the_types_of_the_cache() {
+    let dunlin = Dunlin::new();
+    let model = fixture("tiny.gguf");
+    // Keys and values of 16 numbers have one scale of two bytes; values of 4 bits are whole groups of 32.
+    for (kv, name, keys, values) in [
+        ("f32", "F32", 64, 64),
+        ("q8_0", "Q8_0", 18, 18),
+        ("q4_0", "Q4_0", 10, 18),
+        ("q8_0/q4_0", "Q8_0/Q4_0", 18, 18),
+        ("F16/Q4_0", "F16/Q4_0", 32, 18),
+    ] {
+        let shown = dunlin.json(&["show", &model, "--json", "--kv", kv]);
+        let memory = &shown["file"]["memory"];
+        assert_eq!(memory["kv_type"], name);
+        assert_eq!(memory["kv_cache_per_token"], 2 * 2 * (keys + values));
+    }
+    let windows = ["show", &model, "--kv", "f16", "--kv-window", "q4_0"];
+    let text = dunlin.run(&windows).ok().stdout;
+    assert!(text.contains("F16, windows Q4_0"), "{text}");
+    let refused = dunlin.run(&["show", &model, "--kv", "q5_0"]).code(2);
+    assert!(refused.stderr.contains("q4_0, q8_0, f16, f32"));
+}
+
+#[test]
 fn show_knows_the_card_of_a_model_that_is_not_here() {
     let dunlin = Dunlin::new();
     let shown = dunlin.json(&["show", "smollm2", "--json"]);

@@ -66,7 +66,7 @@ fn main() {
                 100.0 * rate / peak
             );
         }
-        for element in [KvElement::F16, KvElement::Q8_0] {
+        for element in [KvElement::F16, KvElement::Q8_0, KvElement::Q4_0] {
             for (sequences, past) in [(1, 128), (1, 4095), (8, 1023)] {
                 let kind = element.name();
                 let label = format!("{name:14} {sequences:4} x 1 after {past:4} {kind:4}");
@@ -105,7 +105,7 @@ fn run(
     let blocks: Vec<u32> = (0..(blocks_each * sequences) as u32).collect();
     let bytes = layout.block_bytes(element) * blocks.len();
     let layers = if tokens == 1 { BYTES / bytes } else { 1 }.clamp(1, 48);
-    let mut slabs = KvSlabs::new(&vec![layout; layers], element, blocks.len());
+    let mut slabs = KvSlabs::new(&vec![(layout, element.into()); layers], blocks.len());
     let row: Vec<f32> = (0..layout.heads * layout.head_dim_k * 64)
         .map(|i| (i as f32 * 0.37).sin())
         .collect();

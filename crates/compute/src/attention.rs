@@ -16,8 +16,7 @@ mod tile;
 
 pub use plan::AttentionScratch;
 
-use crate::kv::element::{Element, F16, F32, Q8};
-use crate::kv::{KvElement, KvLayout, KvSlabs, POSITIONS_PER_BLOCK, Slab};
+use crate::kv::{KvLayout, KvSlabs, POSITIONS_PER_BLOCK, Slab};
 use crate::pool::{Pool, SendPtr};
 use crate::tier::Tier;
 use kernel::{Merge, Slot, Target, Tile};
@@ -151,11 +150,7 @@ pub fn attend(pool: &Pool, tier: Tier, scratch: &mut AttentionScratch, attention
         partials: SendPtr(partials),
     };
     let items = work.scratch.pieces() * shape.columns;
-    pool.for_each(items, 1, |item| match slabs.element {
-        KvElement::F16 => work.run::<F16>(item),
-        KvElement::F32 => work.run::<F32>(item),
-        KvElement::Q8_0 => work.run::<Q8>(item),
-    });
+    pool.for_each(items, 1, |item| work.run(item));
 }
 
 /// What the threads share.
@@ -171,7 +166,7 @@ struct Work<'a> {
 
 impl Work<'_> {
     /// Computes a piece of the plan for some of the heads, and if it is the last piece of a tile, puts them together.
-    fn run<E: Element>(&self, item: usize) {
+    fn run(&self, item: usize) {
         let layout = self.attention.layout();
         let (piece, column) = (item / self.shape.columns, item % self.shape.columns);
         let piece = self.scratch.piece(piece);
@@ -198,7 +193,7 @@ impl Work<'_> {
         };
         let segments = piece.first_segment..piece.first_segment + piece.segments;
         // SAFETY: as above; `attend` checked queries, blocks and output.
-        unsafe { kernel::attend::<E>(self.tier, &tile, memory, segments, target) };
+        unsafe { kernel::attend(self.tier, &tile, memory, segments, target) };
         if let Some(split) = piece.split {
             let left = self.scratch.pieces_left(split, column);
             // What the others wrote is there once the count says so.
@@ -227,7 +222,11 @@ impl Work<'_> {
             heads,
             ..
         } = *self.attention;
-        let Slab { layout, offset } = slabs.slab(self.attention.slab);
+        let Slab {
+            layout,
+            head: parts,
+            offset,
+        } = slabs.slab(self.attention.slab);
         let shape = self.shape;
         let job = &jobs[piece.job];
         let group = heads / layout.heads;
@@ -236,11 +235,11 @@ impl Work<'_> {
         let head = kv_head * group + first_head;
         let row = piece.first_row + piece.first_token;
         let q = &self.attention.q[(row * heads + head) * layout.head_dim_k..];
-        let head_bytes = slabs.element.head_bytes(layout);
         let count = job.length().div_ceil(POSITIONS_PER_BLOCK);
         let tile = Tile {
             layout,
-            head: slabs.bytes()[offset + kv_head * head_bytes..].as_ptr(),
+            parts,
+            head: slabs.bytes()[offset + kv_head * parts.bytes..].as_ptr(),
             block_bytes: slabs.block_bytes,
             blocks: &blocks[job.first_block..][..count],
             q: q.as_ptr(),

@@ -4,14 +4,21 @@
 //! `[head_dim_k, 32]`, so that scores of 32 positions come out as 4 vectors without sums across lanes, and its values as they
 //! are, `[32, head_dim_v]`. A sequence is a list of block numbers; blocks can be shared.
 
+mod coded;
 pub(crate) mod element;
+mod plain;
+mod quantize;
+mod rotation;
+mod types;
 
 use crate::memory::Memory;
 use crate::pool::{Pool, SendPtr};
 use crate::simd::{Kernel, Simd};
 use crate::tier::Tier;
-use element::{Element, F16, F32, Q8};
+use element::{Element, Head, Side, by_element};
+pub(crate) use rotation::rotate;
 use std::marker::PhantomData;
+pub use types::{KvElement, KvElements};
 
 /// Positions in a block of the cache.
 pub const POSITIONS_PER_BLOCK: usize = 32;
@@ -19,38 +26,6 @@ pub const POSITIONS_PER_BLOCK: usize = 32;
 const STORED_IN_TURN: usize = 16;
 /// Bytes of a cache line: blocks begin at one.
 pub(crate) const LINE: usize = 64;
-
-/// The number type of a cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KvElement {
-    /// IEEE half, the default.
-    F16,
-    /// Exact, for comparisons.
-    F32,
-    /// 8-bit codes with one half-precision scale for each 32 elements of a key or value, as GGUF's type of that name.
-    Q8_0,
-}
-
-impl KvElement {
-    /// Its name in the field.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            KvElement::F16 => "F16",
-            KvElement::F32 => "F32",
-            KvElement::Q8_0 => "Q8_0",
-        }
-    }
-
-    /// Bytes of one key-value head's part of a block.
-    pub(crate) fn head_bytes(self, layout: KvLayout) -> usize {
-        match self {
-            KvElement::F16 => F16::head_bytes(layout),
-            KvElement::F32 => F32::head_bytes(layout),
-            KvElement::Q8_0 => Q8::head_bytes(layout),
-        }
-    }
-}
 
 /// The shape of a layer's keys and values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,21 +41,25 @@ pub struct KvLayout {
 impl KvLayout {
     /// Bytes of a block of [`POSITIONS_PER_BLOCK`] positions.
     #[must_use]
-    pub fn block_bytes(self, element: KvElement) -> usize {
-        self.heads * element.head_bytes(self)
+    pub fn block_bytes(self, elements: impl Into<KvElements>) -> usize {
+        self.heads * Head::new(self, elements.into()).bytes
     }
 
-    /// Elements of a value in the cache: whole vectors of 16, the last filled up with zeros.
+    /// Elements of a value that attention computes.
     pub(crate) fn padded_v(self) -> usize {
-        self.head_dim_v.next_multiple_of(16)
+        padded(self.head_dim_v)
     }
+}
+
+/// Elements of a value in whole vectors of 16, the last filled up with zeros.
+fn padded(dim: usize) -> usize {
+    dim.next_multiple_of(16)
 }
 
 /// The cache of a model: blocks of keys and values of any number of sequences, each with a part for every slab (a layer, or layers that
 /// share one). A block's parts lie together, so that a short sequence takes little memory, and that in a few large pages.
 pub struct KvSlabs {
     slabs: Vec<Slab>,
-    pub(crate) element: KvElement,
     pub(crate) blocks: usize,
     /// Of all parts.
     pub(crate) block_bytes: usize,
@@ -91,22 +70,28 @@ pub struct KvSlabs {
 #[derive(Clone, Copy)]
 pub(crate) struct Slab {
     pub(crate) layout: KvLayout,
-    /// Where its part of a block begins.
+    /// A head's part of a block.
+    pub(crate) head: Head,
+    /// Where the slab's part of a block begins.
     pub(crate) offset: usize,
 }
 
 impl KvSlabs {
-    /// Slabs of these layouts with `blocks` blocks. The operating system gives the memory when it is first written.
-    pub fn new(layouts: &[KvLayout], element: KvElement, blocks: usize) -> Self {
+    /// Slabs of these layouts and number types with `blocks` blocks. The operating system gives the memory when it is first
+    /// written.
+    pub fn new(slabs: &[(KvLayout, KvElements)], blocks: usize) -> Self {
         let mut block_bytes = 0;
-        let slabs = layouts.iter().map(|&layout| {
+        let slabs = slabs.iter().map(|&(layout, elements)| {
             let offset = block_bytes;
-            block_bytes += layout.block_bytes(element);
-            Slab { layout, offset }
+            block_bytes += layout.block_bytes(elements);
+            Slab {
+                layout,
+                head: Head::new(layout, elements),
+                offset,
+            }
         });
         KvSlabs {
             slabs: slabs.collect(),
-            element,
             blocks,
             block_bytes,
             memory: Memory::zeroed(block_bytes * blocks),
@@ -188,6 +173,7 @@ pub fn store_kv(
 ) {
     let Slab {
         layout,
+        head,
         offset: part,
     } = slabs.slab(slab);
     let (k_len, v_len) = (
@@ -213,57 +199,77 @@ pub fn store_kv(
     }
     let block_bytes = slabs.block_bytes;
     let out = SendPtr(slabs.memory.as_mut_ptr());
-    let element = slabs.element;
     pool.for_each(places.len(), STORED_IN_TURN, |i| {
         let (block, offset) = places[i];
         let (k, v) = (&k[i * k_len..][..k_len], &v[i * v_len..][..v_len]);
         // SAFETY: the place lies in the slab, and several threads get distinct ones.
         let block = unsafe { out.get().add(block as usize * block_bytes + part) };
-        let offset = offset as usize;
-        match element {
-            KvElement::F16 => tier.run(Store::<F16>::new(layout, block, offset, k, v)),
-            KvElement::F32 => tier.run(Store::<F32>::new(layout, block, offset, k, v)),
-            KvElement::Q8_0 => tier.run(Store::<Q8>::new(layout, block, offset, k, v)),
-        }
+        let heads = Heads {
+            start: block,
+            bytes: head.bytes,
+            offset: offset as usize,
+        };
+        by_element!(head.keys.element, E => {
+            tier.run(StoreKeys::<E>(heads, head.keys, k, PhantomData));
+        });
+        by_element!(head.values.element, E => {
+            tier.run(StoreValues::<E>(heads, head.values, v, PhantomData));
+        });
     });
 }
 
-/// Writes the keys and values of a position, of all heads.
-struct Store<'a, E> {
-    layout: KvLayout,
-    block: *mut u8,
+/// The position `offset` of a block, in all heads.
+#[derive(Clone, Copy)]
+struct Heads {
+    start: *mut u8,
+    /// From head to head.
+    bytes: usize,
     offset: usize,
-    k: &'a [f32],
-    v: &'a [f32],
-    element: PhantomData<E>,
 }
 
-impl<'a, E: Element> Store<'a, E> {
-    fn new(layout: KvLayout, block: *mut u8, offset: usize, k: &'a [f32], v: &'a [f32]) -> Self {
-        Store {
-            layout,
-            block,
-            offset,
-            k,
-            v,
-            element: PhantomData,
+impl Heads {
+    /// Where a head has its numbers and its scales.
+    ///
+    /// # Safety
+    /// There is such a head.
+    #[inline(always)]
+    unsafe fn side(self, index: usize, side: Side) -> (*mut u8, *mut u8) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let head = self.start.add(index * self.bytes);
+            (head.add(side.numbers), head.add(side.scales))
         }
     }
 }
 
-impl<E: Element> Kernel for Store<'_, E> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let layout = self.layout;
-        let keys = self.k.chunks_exact(layout.head_dim_k);
-        let values = self.v.chunks_exact(layout.head_dim_v);
-        for (h, (k, v)) in keys.zip(values).enumerate() {
-            // SAFETY: the head lies in the block, and the offset is below `POSITIONS_PER_BLOCK`.
-            unsafe {
-                let head = self.block.add(h * E::head_bytes(layout));
-                E::store(s, head, layout, self.offset, k, v);
+macro_rules! store {
+    ($(#[$doc:meta])* $name:ident, $store:ident) => {
+        $(#[$doc])*
+        struct $name<'a, E>(Heads, Side, &'a [f32], PhantomData<E>);
+
+        impl<E: Element> Kernel for $name<'_, E> {
+            type Output = ();
+            #[inline(always)]
+            fn run<S: Simd>(self, s: S) {
+                let $name(heads, side, rows, _) = self;
+                for (index, row) in rows.chunks_exact(side.dim).enumerate() {
+                    // SAFETY: the block has the heads, and the offset is below `POSITIONS_PER_BLOCK`.
+                    unsafe {
+                        let (numbers, scales) = heads.side(index, side);
+                        E::$store(s, numbers, scales, heads.offset, row);
+                    }
+                }
             }
         }
-    }
+    };
 }
+store!(
+    /// Writes the keys of a position.
+    StoreKeys,
+    store_key
+);
+store!(
+    /// Writes the values of a position.
+    StoreValues,
+    store_value
+);

@@ -30,7 +30,7 @@ pub use elementwise::{
     layer_norm_in_place, rms_norm, rms_norm_in_place, rope_in_place, rope_table, scale_in_place,
     sigmoid_gate,
 };
-pub use kv::{KvElement, KvLayout, KvSlabs, POSITIONS_PER_BLOCK, store_kv};
+pub use kv::{KvElement, KvElements, KvLayout, KvSlabs, POSITIONS_PER_BLOCK, store_kv};
 pub use matmul::{
     Gated, LOW_RANK_PRODUCTS, LowRank, Matmul, add_low_rank, matmul, matmul_gated, matmul_rows,
 };

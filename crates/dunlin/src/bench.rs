@@ -83,7 +83,7 @@ impl Bench {
             threads,
             tier,
             context_length: positions_for(&tests, &spec)?,
-            kv_element: load.kv_element,
+            kv_types: load.kv_types,
             yarn_factor: load.yarn_factor,
         };
         // The tokenizer is built as for any other use, so that the time to load is the one that users wait.
@@ -91,7 +91,7 @@ impl Bench {
         let load = start.elapsed();
         let memory = MemoryEstimate {
             weights: engine.weight_bytes(),
-            ..Header::of(&gguf, &spec).memory(&spec, config.context_length, config.kv_element)
+            ..Header::of(&gguf, &spec).memory(&spec, config.context_length, config.kv_types)
         };
         let info = ModelInfo::of(&gguf)?;
         Ok(Bench {

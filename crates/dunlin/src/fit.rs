@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use dunlin_compute::{KvElement, POSITIONS_PER_BLOCK};
+use dunlin_engine::KvTypes;
 use serde::Serialize;
 
 use crate::info::Sizes;
@@ -12,28 +13,17 @@ use crate::{Error, LoadOptions, MemoryEstimate};
 const SHORTEST_CONTEXT: usize = 512;
 
 /// What a fit may choose. Every field has a default; the builder methods set one each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FitOptions {
-    /// Number type of the cache of keys and values.
-    pub kv_element: KvElement,
+    /// Number types of the cache of keys and values.
+    pub kv_types: KvTypes,
     /// Leave the weights in the file ([`LoadOptions::mapped_weights`]). [`fit`] does so by itself where nothing else fits.
     pub mapped_weights: bool,
     /// Tokens below which a context is of no use; `None`: 512, or all that the model was trained for where that is less.
     pub shortest_context: Option<usize>,
     /// Tokens beyond which a context is not wanted; `None`: up to what the model was trained for.
     pub longest_context: Option<usize>,
-}
-
-impl Default for FitOptions {
-    fn default() -> Self {
-        FitOptions {
-            kv_element: KvElement::F16,
-            mapped_weights: false,
-            shortest_context: None,
-            longest_context: None,
-        }
-    }
 }
 
 impl FitOptions {
@@ -45,8 +35,14 @@ impl FitOptions {
 
     /// With a cache of this number type.
     #[must_use]
-    pub fn with_kv_element(mut self, element: KvElement) -> Self {
-        self.kv_element = element;
+    pub fn with_kv_element(self, element: KvElement) -> Self {
+        self.with_kv_types(element.into())
+    }
+
+    /// With a cache of these number types.
+    #[must_use]
+    pub fn with_kv_types(mut self, types: KvTypes) -> Self {
+        self.kv_types = types;
         self
     }
 
@@ -86,8 +82,6 @@ pub struct Fit {
     pub gpu_layers: u32,
     /// The memory that this takes, part by part.
     pub memory: MemoryEstimate,
-    #[serde(skip)]
-    kv_element: KvElement,
 }
 
 impl Fit {
@@ -95,7 +89,7 @@ impl Fit {
     #[must_use]
     pub fn apply<'a>(&self, load: LoadOptions<'a>) -> LoadOptions<'a> {
         load.with_context_length(self.context_length)
-            .with_kv_element(self.kv_element)
+            .with_kv_types(self.memory.kv_types)
             .with_mapped_weights(self.mapped_weights)
     }
 }
@@ -146,7 +140,6 @@ pub fn fit_with(path: &Path, budget: u64, options: &FitOptions) -> Result<Fit, E
                 mapped_weights,
                 gpu_layers: 0,
                 memory: taken(context_length)?,
-                kv_element: options.kv_element,
             });
         }
     }

@@ -7,7 +7,7 @@ mod memory;
 use std::path::{Path, PathBuf};
 
 use dunlin_compute::has_fast_kernel;
-use dunlin_engine::{EngineError, KvElement, ModelSpec, Pooling};
+use dunlin_engine::{EngineError, KvTypes, ModelSpec, Pooling};
 use dunlin_format::{DType, Gguf};
 use dunlin_hub::Capability;
 use serde::Serialize;
@@ -174,18 +174,18 @@ impl ModelInfo {
     /// where it cannot be computed. (What a loaded model takes is in [`Lm::memory`](crate::Lm::memory).)
     #[must_use]
     pub fn memory_for(&self, context_length: usize) -> Option<MemoryEstimate> {
-        self.memory_with(context_length, KvElement::F16)
+        self.memory_with(context_length, KvTypes::default())
     }
 
-    /// As [`ModelInfo::memory_for`], with a cache of another number type.
+    /// As [`ModelInfo::memory_for`], with a cache of other number types.
     #[must_use]
     pub fn memory_with(
         &self,
         context_length: usize,
-        kv_element: KvElement,
+        kv_types: impl Into<KvTypes>,
     ) -> Option<MemoryEstimate> {
         let (spec, header) = (self.spec.as_ref()?, self.header.as_ref()?);
-        Some(header.memory(spec, context_length, kv_element))
+        Some(header.memory(spec, context_length, kv_types.into()))
     }
 
     /// As [`memory_with`](Self::memory_with), with the weights left in the file
@@ -194,10 +194,10 @@ impl ModelInfo {
     pub fn memory_mapped_with(
         &self,
         context_length: usize,
-        kv_element: KvElement,
+        kv_types: impl Into<KvTypes>,
     ) -> Option<MemoryEstimate> {
         let (spec, header) = (self.spec.as_ref()?, self.header.as_ref()?);
-        Some(header.memory_mapped(spec, context_length, kv_element))
+        Some(header.memory_mapped(spec, context_length, kv_types.into()))
     }
 }
 

@@ -100,12 +100,13 @@ pub use speculate::{DraftLength, DraftModel, Speculation};
 pub use tokenizer_file::TokenizerFile;
 pub use toolbox::{ToolResult, Toolbox};
 
-pub use dunlin_compute::{KvElement, Tier};
+pub use dunlin_compute::{KvElement, KvElements, Tier};
 pub use dunlin_convert::{
     ConvertError, ConvertOptions, Folder, OutputType, Report as ConvertReport, is_model_folder,
 };
 pub use dunlin_engine::{
-    AdapterId, AdapterUse, EngineError, Mirostat, ModelSpec, Pooling, SamplerConfig, SamplerStep,
+    AdapterId, AdapterUse, EngineError, KvTypes, Mirostat, ModelSpec, Pooling, SamplerConfig,
+    SamplerStep,
 };
 pub use dunlin_format::{DType, DTypeUse, FormatError, Metadata, Report, Value};
 pub use dunlin_hub::{

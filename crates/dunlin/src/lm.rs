@@ -69,7 +69,7 @@ impl Lm {
             threads,
             tier,
             context_length: options.context_for(&spec)?,
-            kv_element: options.kv_element,
+            kv_types: options.kv_types,
             yarn_factor: options.yarn_factor,
         };
         let (engine, text) = load_both(&gguf, config, &mut options)?;
@@ -77,7 +77,7 @@ impl Lm {
         let memory = MemoryEstimate {
             weights: engine.weight_bytes(),
             mapped_weights: engine.mapped_bytes(),
-            ..header.memory(&spec, config.context_length, config.kv_element)
+            ..header.memory(&spec, config.context_length, config.kv_types)
         };
         let info = ModelInfo::of(&gguf)?;
         let sha256 = known_sha256(&hub_of(&options)?, &model, &pulled.path, &gguf);

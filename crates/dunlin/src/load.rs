@@ -6,7 +6,7 @@ use std::fmt;
 use std::ops::ControlFlow;
 
 use dunlin_compute::KvElement;
-use dunlin_engine::ModelSpec;
+use dunlin_engine::{KvTypes, ModelSpec};
 use dunlin_hub::{Hub, HubConfig, ModelRef, Progress, PulledModel};
 
 use crate::{DeviceConfiguration, Error, import};
@@ -17,6 +17,7 @@ pub(crate) use prepare::prepare;
 pub const DEFAULT_CONTEXT_LENGTH: usize = 4096;
 
 /// How a model is loaded. Every field has a default; the builder methods set one each.
+#[derive(Default)]
 #[non_exhaustive]
 pub struct LoadOptions<'a> {
     /// Threads, kernels, GPU.
@@ -27,8 +28,9 @@ pub struct LoadOptions<'a> {
     /// Stretch the context that the model was trained for by this factor, with YaRN; `None`: as the file says. For models
     /// whose cards say so (Qwen 2.5, Qwen 3: 4); short texts lose a little by it.
     pub yarn_factor: Option<f32>,
-    /// Number type of the KV cache: F16, or F32 for comparisons with other engines.
-    pub kv_element: KvElement,
+    /// Number types of the KV cache: F16, smaller ones where memory is short or the context long, or F32 for comparisons with
+    /// other engines.
+    pub kv_types: KvTypes,
     /// Leave the weights in the file instead of packing them into memory: they then are pages of the file, which the system
     /// shares between processes and takes back when memory is short. The answers are the same; a prompt takes a little
     /// longer, each token of an answer several times as long.
@@ -68,23 +70,6 @@ pub enum LoadEvent {
     },
 }
 
-impl Default for LoadOptions<'_> {
-    fn default() -> Self {
-        LoadOptions {
-            device: DeviceConfiguration::default(),
-            context_length: None,
-            yarn_factor: None,
-            kv_element: KvElement::F16,
-            mapped_weights: false,
-            memory_lock: false,
-            warm_up: false,
-            hub: None,
-            offline: false,
-            progress: None,
-        }
-    }
-}
-
 impl<'a> LoadOptions<'a> {
     /// The defaults.
     #[must_use]
@@ -115,8 +100,14 @@ impl<'a> LoadOptions<'a> {
 
     /// With a KV cache of this number type.
     #[must_use]
-    pub fn with_kv_element(mut self, element: KvElement) -> Self {
-        self.kv_element = element;
+    pub fn with_kv_element(self, element: KvElement) -> Self {
+        self.with_kv_types(element.into())
+    }
+
+    /// With a KV cache of these number types.
+    #[must_use]
+    pub fn with_kv_types(mut self, types: KvTypes) -> Self {
+        self.kv_types = types;
         self
     }
 
@@ -193,7 +184,7 @@ impl fmt::Debug for LoadOptions<'_> {
             .field("device", &self.device)
             .field("context_length", &self.context_length)
             .field("yarn_factor", &self.yarn_factor)
-            .field("kv_element", &self.kv_element)
+            .field("kv_types", &self.kv_types)
             .field("mapped_weights", &self.mapped_weights)
             .field("memory_lock", &self.memory_lock)
             .field("warm_up", &self.warm_up)

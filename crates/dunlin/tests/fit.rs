@@ -3,9 +3,10 @@
 
 mod common;
 
-use common::{fixture, greedy, options};
+use common::{conformance, fixture, greedy, options};
 use dunlin::{
-    Error, FitOptions, KvElement, Lm, LoadOptions, MemoryEstimate, ModelInfo, fit, fit_with,
+    Error, FitOptions, KvElement, KvTypes, Lm, LoadOptions, MemoryEstimate, ModelInfo, fit,
+    fit_with,
 };
 
 #[test]
@@ -76,10 +77,61 @@ fn a_fit_is_applied_to_the_loading() {
     assert_eq!(lm.context_length(), 64);
     let memory = lm.memory();
     assert_eq!(
-        (memory.kv_type, memory.kv_cache),
-        ("Q8_0", fit.memory.kv_cache)
+        (memory.kv_types, memory.kv_cache),
+        (KvElement::Q8_0.into(), fit.memory.kv_cache)
     );
     assert_eq!(memory.context_length, fit.context_length);
+}
+
+#[test]
+fn a_smaller_cache_leaves_room_for_a_longer_context() {
+    let path = fixture("tiny.gguf");
+    let budget = MemoryEstimate::for_model(&path, 64).unwrap().total();
+    let longest = |types: KvTypes| {
+        let options = FitOptions::new()
+            .with_kv_types(types)
+            .with_shortest_context(1);
+        let fit = fit_with(&path, budget, &options).unwrap();
+        assert_eq!(fit.memory.kv_types, types);
+        fit.context_length
+    };
+    let values = KvTypes::default().with_values(KvElement::Q4_0);
+    let lengths = [
+        KvElement::F32.into(),
+        KvElement::F16.into(),
+        values,
+        KvElement::Q8_0.into(),
+        KvElement::Q4_0.into(),
+    ]
+    .map(longest);
+    assert!(lengths.is_sorted_by(|a, b| a < b), "{lengths:?}");
+}
+
+#[test]
+fn estimates_say_what_layers_with_a_window_take() {
+    let Some(conformance) = conformance() else {
+        return;
+    };
+    let path = conformance.join("gemma3/model.gguf");
+    let types = KvTypes::from(KvElement::F16).with_window(KvElement::Q4_0);
+    let estimate = |types: KvTypes| {
+        let options = FitOptions::new().with_kv_types(types);
+        MemoryEstimate::with_options(&path, 100, &options).unwrap()
+    };
+    let (all, mixed) = (estimate(KvElement::F16.into()), estimate(types));
+    let lm = Lm::load(
+        dunlin::ModelRef::Path(path.clone()),
+        options().with_kv_types(types).with_context_length(100),
+    );
+    assert_eq!(lm.unwrap().memory().window_kv_cache, mixed.window_kv_cache);
+    // The others take what they did.
+    assert_eq!(
+        all.kv_cache - all.window_kv_cache,
+        mixed.kv_cache - mixed.window_kv_cache
+    );
+    assert!(0 < mixed.window_kv_cache && 2 * mixed.window_kv_cache < all.window_kv_cache);
+    let json = serde_json::to_value(mixed).unwrap();
+    assert_eq!(json["kv_type"], "F16, windows Q4_0");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::process::Command;
 
 use common::{CHATML, conformance, fixture, options, pulled, tiny, tiny_ref, with_template};
 use dunlin::{
-    Conversation, Error, GenerateOptions, KvElement, Lm, ModelRef, Reply, SaveOptions,
+    Conversation, Error, GenerateOptions, KvElement, KvTypes, Lm, ModelRef, Reply, SaveOptions,
     TemplateOptions,
 };
 use proptest::prelude::*;
@@ -217,6 +217,9 @@ fn sessions_of_other_models_and_settings_are_refused() {
     let q8 = Lm::load(tiny_ref(), q8).unwrap();
     assert_eq!(refused(&q8, &path), "KV type");
     assert_eq!(refused(&q8, &small), "nothing");
+    let values = KvTypes::default().with_values(KvElement::Q4_0);
+    let values = Lm::load(tiny_ref(), options().with_kv_types(values)).unwrap();
+    assert_eq!(refused(&values, &path), "KV type");
     // The same weights, and another template.
     let other = folder.path().join("other.gguf");
     with_template(&fixture("tiny.gguf"), &other, "{{ messages[0].content }}");

@@ -163,10 +163,10 @@ impl Engine {
         if tokens <= self.max_batch() {
             return Ok(());
         }
-        let kv_element = self.config.kv_element;
+        let kv_types = self.config.kv_types;
         memory::check_available(&self.spec, &self.config, tokens, tokens)?;
         if tokens > self.cache.capacity() {
-            self.cache.grow(&self.spec, kv_element, tokens);
+            self.cache.grow(&self.spec, kv_types, tokens);
         }
         let positions = self.cache.capacity();
         self.buffers = Buffers::new(&self.spec, tokens, positions, self.config.threads);

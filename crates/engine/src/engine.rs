@@ -3,13 +3,13 @@
 use crate::EngineError;
 use crate::buffers::{self, Buffers};
 use crate::forward::{Batch, Output};
-use crate::kv::{KvCache, SequenceId};
+use crate::kv::{KvCache, KvTypes, SequenceId};
 use crate::lora::{AdapterSet, AdapterUse, Adapters};
 use crate::memory;
 use crate::prefix::Computation;
 use crate::spec::{ModelSpec, RopeFactors};
 use crate::weights::{self, LoadProgress, Weights};
-use dunlin_compute::{KvElement, POSITIONS_PER_BLOCK, Pool, Tier};
+use dunlin_compute::{POSITIONS_PER_BLOCK, Pool, Tier};
 use dunlin_format::Gguf;
 use std::sync::Arc;
 
@@ -25,8 +25,8 @@ pub struct EngineConfig {
     pub tier: Tier,
     /// Positions that the cache holds, over all sequences.
     pub context_length: usize,
-    /// Number type of the cache.
-    pub kv_element: KvElement,
+    /// Number types of the cache.
+    pub kv_types: KvTypes,
     /// Factor by which YaRN stretches the context beyond the one that the file says; `None`: as the file says.
     pub yarn_factor: Option<f32>,
 }
@@ -132,7 +132,7 @@ impl Engine {
         };
         let step = MAX_BATCH.min(room);
         memory::check_available(&spec, &config, room, step)?;
-        let cache = KvCache::new(&spec, config.kv_element, room);
+        let cache = KvCache::new(&spec, config.kv_types, room);
         let buffers = Buffers::new(&spec, step, room, config.threads);
         Ok(Engine {
             gguf,

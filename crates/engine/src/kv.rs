@@ -5,12 +5,15 @@
 //!
 //! What a sequence leaves is found again by its tokens ([`Blocks`]).
 
+mod types;
+
 use crate::EngineError;
 use crate::lora::AdapterId;
 use crate::prefix::{Blocks, Computation, State};
 use crate::spec::ModelSpec;
-use dunlin_compute::{KvElement, KvLayout, KvSlabs, POSITIONS_PER_BLOCK};
+use dunlin_compute::{KvElements, KvLayout, KvSlabs, POSITIONS_PER_BLOCK};
 use std::sync::Arc;
+pub use types::KvTypes;
 
 /// A sequence of tokens whose keys and values are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,9 +59,9 @@ pub(crate) struct Sequence {
 
 impl KvCache {
     /// Room for `tokens` positions in all, rounded up to whole blocks.
-    pub(crate) fn new(spec: &ModelSpec, element: KvElement, tokens: usize) -> Self {
+    pub(crate) fn new(spec: &ModelSpec, types: KvTypes, tokens: usize) -> Self {
         let blocks = block_count(spec, tokens);
-        let (layouts, slab_of_layer) = slabs(spec);
+        let (slabs, slab_of_layer) = slabs(spec, types);
         let mut state_len = 0;
         let state_of_layer = spec.layers.iter().map(|layer| {
             let at = state_len;
@@ -67,7 +70,7 @@ impl KvCache {
         });
         let state_of_layer = state_of_layer.collect();
         KvCache {
-            slabs: KvSlabs::new(&layouts, element, blocks),
+            slabs: KvSlabs::new(&slabs, blocks),
             slab_of_layer,
             state_of_layer,
             state_len,
@@ -78,8 +81,8 @@ impl KvCache {
     }
 
     /// Makes room for more tokens. What the slabs hold is lost, so no sequence may hold anything.
-    pub(crate) fn grow(&mut self, spec: &ModelSpec, element: KvElement, tokens: usize) {
-        let bigger = KvCache::new(spec, element, tokens);
+    pub(crate) fn grow(&mut self, spec: &ModelSpec, types: KvTypes, tokens: usize) {
+        let bigger = KvCache::new(spec, types, tokens);
         self.slabs = bigger.slabs;
         self.blocks = bigger.blocks;
         self.capacity = bigger.capacity;
@@ -458,37 +461,37 @@ fn block_count(spec: &ModelSpec, tokens: usize) -> usize {
 /// The distinct slabs of a model, and the slab of each layer.
 ///
 /// Layers that keep no keys share the slab of those they read. A model that sees whole sequences keeps nothing from step to
-/// step: layers of one shape share a slab.
-pub(crate) fn slabs(spec: &ModelSpec) -> (Vec<KvLayout>, Vec<usize>) {
-    let mut layouts = Vec::new();
+/// step: layers of one shape and type share a slab.
+pub(crate) fn slabs(spec: &ModelSpec, types: KvTypes) -> (Vec<(KvLayout, KvElements)>, Vec<usize>) {
+    let mut slabs = Vec::new();
     let mut slab_of_layer: Vec<usize> = Vec::with_capacity(spec.layers.len());
     for layer in &spec.layers {
         let Some(attention) = layer.attention() else {
             slab_of_layer.push(0);
             continue;
         };
-        let layout = attention.kv_layout();
-        let same = layouts.iter().position(|other| *other == layout);
+        let own = (attention.kv_layout(), types.of(attention));
+        let same = slabs.iter().position(|other| *other == own);
         let slab = match (attention.shares_kv_of, same) {
             (Some(other), _) => slab_of_layer[other],
             (None, Some(same)) if !spec.causal => same,
             _ => {
-                layouts.push(layout);
-                layouts.len() - 1
+                slabs.push(own);
+                slabs.len() - 1
             }
         };
         slab_of_layer.push(slab);
     }
-    (layouts, slab_of_layer)
+    (slabs, slab_of_layer)
 }
 
 /// Bytes of the slabs of a model whose cache has room for so many tokens.
-pub(crate) fn slab_bytes(spec: &ModelSpec, element: KvElement, tokens: usize) -> u64 {
+pub(crate) fn slab_bytes(spec: &ModelSpec, types: KvTypes, tokens: usize) -> u64 {
     let blocks = block_count(spec, tokens);
-    let (layouts, _) = slabs(spec);
-    let bytes = layouts
+    let (slabs, _) = slabs(spec, types);
+    let bytes = slabs
         .iter()
-        .map(|layout| layout.block_bytes(element) as u64);
+        .map(|(layout, elements)| layout.block_bytes(*elements) as u64);
     bytes.sum::<u64>().saturating_mul(blocks as u64)
 }
 

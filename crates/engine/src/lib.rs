@@ -16,11 +16,11 @@ pub mod stop;
 mod transfer;
 
 pub use buffers::SCORE_ROWS;
-pub use dunlin_compute::KvElement;
+pub use dunlin_compute::{KvElement, KvElements};
 pub use embed::Input;
 pub use engine::{Chunk, Engine, EngineConfig, Logits, MAX_BATCH, Scores};
 pub use error::EngineError;
-pub use kv::SequenceId;
+pub use kv::{KvTypes, SequenceId};
 pub use lora::{AdapterId, AdapterUse, LORA_RANK_MAX, LoraAdapter, LoraMatrix, LoraPair};
 pub use memory::{MemoryPlan, mapped_weight_bytes, weight_bytes, weight_bytes_beside_mapped};
 pub use sampler::{Mirostat, Random, Sampler, SamplerConfig, SamplerStep};

@@ -1,11 +1,11 @@
 //! How much memory an engine takes, told from a file's header.
 
 use crate::buffers::Buffers;
-use crate::kv::{CHECKPOINTS, slab_bytes};
+use crate::kv::{CHECKPOINTS, KvTypes, slab_bytes};
 use crate::prefix;
 use crate::spec::{Head, ModelSpec, names};
 use crate::{EngineConfig, EngineError, MAX_BATCH};
-use dunlin_compute::{KvElement, packed_bytes};
+use dunlin_compute::{POSITIONS_PER_BLOCK, packed_bytes};
 use dunlin_format::TensorInfo;
 
 /// Threads of a plan. Each has a few hundred kilobytes.
@@ -18,6 +18,8 @@ pub struct MemoryPlan {
     pub weights: u64,
     /// Keys and values of a full context.
     pub kv_cache: u64,
+    /// Those of them that a decoder's layers with a sliding window keep.
+    pub window_kv_cache: u64,
     /// States of recurrent layers: of one sequence and its checkpoints, and of texts that ended.
     pub states: u64,
     /// Work buffers.
@@ -32,8 +34,9 @@ impl MemoryPlan {
         spec: &ModelSpec,
         weights: u64,
         context_length: usize,
-        kv_element: KvElement,
+        kv_types: impl Into<KvTypes>,
     ) -> Self {
+        let kv_types = kv_types.into();
         let largest_step = match spec.causal {
             true => MAX_BATCH.min(context_length),
             // A text is computed whole.
@@ -41,7 +44,10 @@ impl MemoryPlan {
         };
         MemoryPlan {
             weights,
-            kv_cache: slab_bytes(spec, kv_element, context_length),
+            kv_cache: slab_bytes(spec, kv_types, context_length),
+            window_kv_cache: spec
+                .window_kv_bytes_per_token(kv_types)
+                .saturating_mul(context_length.next_multiple_of(POSITIONS_PER_BLOCK) as u64),
             states: spec.state_bytes() * (1 + CHECKPOINTS + prefix::STATES) as u64,
             buffers: Buffers::bytes(spec, largest_step, context_length, PLANNED_THREADS),
         }
@@ -65,7 +71,7 @@ pub(crate) fn check_available(
     tokens: usize,
     largest_step: usize,
 ) -> Result<(), EngineError> {
-    let bytes = slab_bytes(spec, config.kv_element, tokens).saturating_add(Buffers::bytes(
+    let bytes = slab_bytes(spec, config.kv_types, tokens).saturating_add(Buffers::bytes(
         spec,
         largest_step,
         tokens,

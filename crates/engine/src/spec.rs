@@ -27,7 +27,8 @@ pub use mixer::{AttentionSpec, DeltaNetSpec, Mixer, QkNorm, ShortConvSpec, Tempe
 pub use rope::{RopeFactors, RopeKind, RopeSpec, Yarn};
 pub use tensors::{Expected, names};
 
-use dunlin_compute::{KvElement, POSITIONS_PER_BLOCK};
+use crate::kv::KvTypes;
+use dunlin_compute::POSITIONS_PER_BLOCK;
 
 /// What a model computes, apart from its weights.
 #[derive(Debug, Clone, PartialEq)]
@@ -225,20 +226,31 @@ impl ModelSpec {
         self.causal && self.head != Head::None
     }
 
-    /// Bytes that one token takes in the KV cache of all layers, at `element_bytes` bytes per element (F16: 2, F32: 4).
+    /// Bytes that one token takes in a KV cache of these types, of all layers.
     ///
     /// Layers with a sliding window count in full; a cache that drops what the window has left needs less. 0 for a model
     /// that sees whole sequences: it keeps nothing.
     #[must_use]
-    pub fn kv_bytes_per_token(&self, element: KvElement) -> u64 {
+    pub fn kv_bytes_per_token(&self, types: impl Into<KvTypes>) -> u64 {
+        let types = types.into();
+        self.kv_bytes_where(types, |_| true)
+    }
+
+    /// As [`kv_bytes_per_token`](Self::kv_bytes_per_token), of the layers with a sliding window alone.
+    #[must_use]
+    pub fn window_kv_bytes_per_token(&self, types: impl Into<KvTypes>) -> u64 {
+        self.kv_bytes_where(types.into(), |layer| layer.sliding_window.is_some())
+    }
+
+    fn kv_bytes_where(&self, types: KvTypes, counts: impl Fn(&AttentionSpec) -> bool) -> u64 {
         if !self.causal {
             return 0;
         }
         let own = self
             .attentions()
-            .filter(|layer| layer.shares_kv_of.is_none());
+            .filter(|layer| layer.shares_kv_of.is_none() && counts(layer));
         let block: usize = own
-            .map(|layer| layer.kv_layout().block_bytes(element))
+            .map(|layer| layer.kv_layout().block_bytes(types.of(layer)))
             .sum();
         (block / POSITIONS_PER_BLOCK) as u64
     }

@@ -5,17 +5,19 @@
 
 use std::io::{Read, Write};
 
-use crate::kv::{SequenceId, slabs};
+use crate::kv::{KvTypes, SequenceId, slabs};
 use crate::lora::AdapterSet;
 use crate::{Engine, EngineError};
-use dunlin_compute::{POSITIONS_PER_BLOCK, store_kv};
+use dunlin_compute::{KvElement, KvElements, POSITIONS_PER_BLOCK, store_kv};
 
 /// The first bytes; the last one is the version of the layout.
 const MAGIC: [u8; 8] = *b"dunlinK\x01";
-/// Bytes before the states: the magic, the name of the element type, and five numbers.
+/// Bytes before the states: the magic, the names of the number types, and five numbers.
 const HEAD: usize = 64;
-/// Longest name of an element type.
-const NAME: usize = 16;
+/// Bytes of the names of the number types ([`type_names`]).
+const NAMES: usize = 4 * NAME;
+/// Longest name of a number type.
+const NAME: usize = 4;
 
 /// The numbers of the head, in order.
 const NUMBERS: [&str; 5] = [
@@ -107,8 +109,7 @@ impl Engine {
     fn head(&self, long: bool, length: usize) -> [u8; HEAD] {
         let mut head = [0; HEAD];
         head[..8].copy_from_slice(&MAGIC);
-        let name = self.config.kv_element.name().as_bytes();
-        head[8..8 + name.len().min(NAME)].copy_from_slice(&name[..name.len().min(NAME)]);
+        head[8..8 + NAMES].copy_from_slice(&type_names(self.config.kv_types));
         let yarn = self.config.yarn_factor.map_or(0, f32::to_bits);
         let numbers = [
             u64::from(cfg!(target_endian = "big")),
@@ -117,7 +118,7 @@ impl Engine {
             (u64::from(yarn) << 1) | u64::from(long),
             length as u64,
         ];
-        for (bytes, number) in head[8 + NAME..].chunks_exact_mut(8).zip(numbers) {
+        for (bytes, number) in head[8 + NAMES..].chunks_exact_mut(8).zip(numbers) {
             bytes.copy_from_slice(&number.to_le_bytes());
         }
         head
@@ -126,33 +127,29 @@ impl Engine {
     /// Checks that the bytes behind a head can be used for so many tokens. Returns whether they were computed with the
     /// rotation for long sequences.
     fn check_head(&self, found: &[u8; HEAD], length: usize) -> Result<bool, EngineError> {
-        let long = self.original_context().is_some() && found[8 + NAME + 24] & 1 == 1;
+        let long = self.original_context().is_some() && found[8 + NAMES + 24] & 1 == 1;
         let expected = self.head(long, length);
-        let text = |bytes: &[u8]| {
-            String::from_utf8_lossy(bytes)
-                .trim_end_matches('\0')
-                .to_owned()
-        };
-        let wrong = |what, found: &[u8], expected: &[u8]| {
+        let wrong = |what, found: String, expected: String| {
             Err(EngineError::WrongSequence {
                 what,
-                found: format!("{:?}", text(found)),
-                expected: format!("{:?}", text(expected)),
+                found,
+                expected,
             })
         };
-        let ((magic, name), (own_magic, own_name)) = (
-            found[..8 + NAME].split_at(8),
-            expected[..8 + NAME].split_at(8),
+        let ((magic, names), (own_magic, own_names)) = (
+            found[..8 + NAMES].split_at(8),
+            expected[..8 + NAMES].split_at(8),
         );
         if magic != own_magic {
-            return wrong("the mark", magic, own_magic);
+            return wrong("the mark", text(magic), text(own_magic));
         }
-        if name != own_name {
-            return wrong("the KV type", name, own_name);
+        if names != own_names {
+            let found = types_named(names).map_or_else(|| text(names), |types| types.to_string());
+            return wrong("the KV type", found, self.config.kv_types.to_string());
         }
         let numbers = |head: &[u8; HEAD]| {
             let mut numbers = [0; NUMBERS.len()];
-            for (number, bytes) in numbers.iter_mut().zip(head[8 + NAME..].chunks_exact(8)) {
+            for (number, bytes) in numbers.iter_mut().zip(head[8 + NAMES..].chunks_exact(8)) {
                 *number = bytes
                     .iter()
                     .rev()
@@ -212,7 +209,11 @@ impl Engine {
         let places: Vec<_> = (first..POSITIONS_PER_BLOCK)
             .map(|offset| (block, offset as u32))
             .collect();
-        for (slab, layout) in slabs(&self.spec).0.into_iter().enumerate() {
+        for (slab, (layout, _)) in slabs(&self.spec, self.config.kv_types)
+            .0
+            .into_iter()
+            .enumerate()
+        {
             let zeros = |dim| vec![0.0; places.len() * layout.heads * dim];
             store_kv(
                 &self.pool,
@@ -225,5 +226,84 @@ impl Engine {
             );
         }
         Ok(())
+    }
+}
+
+/// The names of the types of keys and values, then of those of layers with a window, each in 4 bytes. One that is the first, too, is left
+/// out.
+fn type_names(types: KvTypes) -> [u8; NAMES] {
+    let KvTypes { full, window, .. } = types;
+    let all = [full.keys, full.values, window.keys, window.values];
+    let mut names = [0; NAMES];
+    for (index, (bytes, element)) in names.chunks_exact_mut(NAME).zip(all).enumerate() {
+        if index == 0 || element != all[0] {
+            bytes
+                .iter_mut()
+                .zip(element.name().as_bytes())
+                .for_each(|(to, from)| *to = *from);
+        }
+    }
+    names
+}
+
+/// What [`type_names`] gave these names.
+fn types_named(names: &[u8]) -> Option<KvTypes> {
+    let element = |index: usize| {
+        let bytes = names.get(NAME * index..)?.get(..NAME)?;
+        let name = std::str::from_utf8(bytes).ok()?.trim_end_matches('\0');
+        KvElement::from_name(name)
+    };
+    let first = element(0)?;
+    let left_out = |index: usize| {
+        names[NAME * index..]
+            .iter()
+            .take(NAME)
+            .all(|byte| *byte == 0)
+    };
+    let of = |index: usize| match left_out(index) {
+        true => Some(first),
+        false => element(index),
+    };
+    let elements = |index: usize| {
+        Some(KvElements {
+            keys: of(index)?,
+            values: of(index + 1)?,
+        })
+    };
+    Some(KvTypes::from(elements(0)?).with_window(elements(2)?))
+}
+
+/// Bytes that should be a text.
+fn text(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    format!("{:?}", text.trim_end_matches('\0'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_combination_of_types_has_names_of_its_own() {
+        for full in combinations() {
+            for window in combinations() {
+                let types = KvTypes::from(full).with_window(window);
+                assert_eq!(types_named(&type_names(types)), Some(types));
+            }
+        }
+        // As it was when all were the same.
+        assert_eq!(
+            type_names(KvElement::Q8_0.into()),
+            *b"Q8_0\0\0\0\0\0\0\0\0\0\0\0\0"
+        );
+        assert_eq!(types_named(b"Q9_0\0\0\0\0\0\0\0\0\0\0\0\0"), None);
+        assert_eq!(types_named(&[0; NAMES]), None);
+    }
+
+    fn combinations() -> impl Iterator<Item = KvElements> {
+        KvElement::ALL.into_iter().flat_map(|keys| {
+            let values = KvElement::ALL.into_iter();
+            values.map(move |values| KvElements { keys, values })
+        })
     }
 }

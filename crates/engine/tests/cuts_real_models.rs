@@ -59,7 +59,7 @@ fn load(gguf: &Arc<Gguf>, threads: usize) -> Engine {
         threads,
         tier: Tier::detect(),
         context_length: 1280,
-        kv_element: KvElement::F16,
+        kv_types: KvElement::F16.into(),
         yarn_factor: None,
     };
     Engine::load(Arc::clone(gguf), config, &mut |_, _| {

@@ -5,7 +5,7 @@ mod common;
 
 use common::{Golden, GoldenPrompt, argmax, relative_difference, shared};
 use dunlin_compute::{KvElement, Tier};
-use dunlin_engine::{Chunk, Engine, EngineConfig, Logits, SequenceId};
+use dunlin_engine::{Chunk, Engine, EngineConfig, KvTypes, Logits, SequenceId};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -31,21 +31,21 @@ const MODELS: [&str; 16] = [
 ];
 
 fn load(shared: &Path, name: &'static str, tier: Tier) -> (Engine, Vec<GoldenPrompt>) {
-    load_with(shared, name, tier, KvElement::F32)
+    load_with(shared, name, tier, KvElement::F32.into())
 }
 
 fn load_with(
     shared: &Path,
     name: &'static str,
     tier: Tier,
-    kv_element: KvElement,
+    kv_types: KvTypes,
 ) -> (Engine, Vec<GoldenPrompt>) {
     let golden = Golden::read(shared, name);
     let config = EngineConfig {
         threads: 2,
         tier,
         context_length: 512,
-        kv_element,
+        kv_types,
         yarn_factor: None,
     };
     let engine = Engine::load(Arc::new(golden.gguf), config, &mut |_, _| {
@@ -106,24 +106,69 @@ fn logits_are_those_of_transformers_however_the_prompt_is_cut() {
 }
 
 /// What a cache of smaller numbers changes in the logits, root mean square of their own: half precision keeps 11 bits, the
-/// 8-bit codes 7 and a sign of the largest of 32 numbers. A text comes out the same however it is cut, to the last bit.
+/// 8-bit codes 7 and a sign of the largest of 32 numbers, 4-bit codes 3 and a sign. A text comes out the same however it is cut,
+/// to the last bit.
 #[test]
 fn a_smaller_cache_moves_the_logits_by_no_more_than_its_precision() {
     let Some(shared) = shared() else { return };
+    let types: [(KvTypes, f64); 5] = [
+        (KvElement::F16.into(), 3e-3),
+        (KvElement::Q8_0.into(), 6e-2),
+        (KvElement::Q4_0.into(), 16.0 * 6e-2),
+        (
+            KvTypes::from(KvElement::Q8_0).with_values(KvElement::Q4_0),
+            16.0 * 6e-2,
+        ),
+        (
+            KvTypes::from(KvElement::F16).with_window(KvElement::Q8_0),
+            6e-2,
+        ),
+    ];
     for name in MODELS {
         let (mut exact, prompts) = load(&shared, name, Tier::detect());
         let want: Vec<_> = prompts
             .iter()
             .map(|prompt| logits(&mut exact, &prompt.ids, 256))
             .collect();
-        for (element, bound) in [(KvElement::F16, 3e-3), (KvElement::Q8_0, 6e-2)] {
-            let (mut engine, _) = load_with(&shared, name, Tier::detect(), element);
+        for (types, bound) in types {
+            let (mut engine, _) = load_with(&shared, name, Tier::detect(), types);
             for (prompt, want) in prompts.iter().zip(&want) {
                 let rows = logits(&mut engine, &prompt.ids, 256);
                 let difference = root_mean_square_difference(&rows, want);
-                println!("{name} with {}: {difference:.1e}", element.name());
-                assert!(difference < bound, "{name} {element:?}: {difference}");
+                println!("{name} with {types}: {difference:.1e}");
+                assert!(difference < bound, "{name} {types}: {difference}");
                 assert_eq!(rows, logits(&mut engine, &prompt.ids, 9), "{name}");
+            }
+        }
+    }
+}
+
+/// The number types of layers with a window are for those layers: where a model has none they change nothing, and where all have one
+/// nothing else does.
+#[test]
+fn number_types_go_to_the_kind_of_layer_that_they_are_for() {
+    let Some(shared) = shared() else { return };
+    let exact = KvTypes::from(KvElement::F32);
+    for (name, windows) in [
+        ("llama", "none"),
+        ("mistral_swa", "all"),
+        ("gemma3", "some"),
+    ] {
+        let rows = |types: KvTypes| {
+            let (mut engine, prompts) = load_with(&shared, name, Tier::detect(), types);
+            logits(&mut engine, &prompts[0].ids, 256)
+        };
+        let (f32s, small) = (rows(exact), rows(KvElement::Q4_0.into()));
+        assert_ne!(f32s, small, "{name}");
+        let small_windows = rows(exact.with_window(KvElement::Q4_0));
+        let large_windows = rows(KvTypes::from(KvElement::Q4_0).with_window(KvElement::F32));
+        match windows {
+            "none" => assert_eq!((small_windows, large_windows), (f32s, small), "{name}"),
+            "all" => assert_eq!((large_windows, small_windows), (f32s, small), "{name}"),
+            _ => {
+                for mixed in [small_windows, large_windows] {
+                    assert!(mixed != f32s && mixed != small, "{name}");
+                }
             }
         }
     }

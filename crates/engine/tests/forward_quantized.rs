@@ -28,7 +28,7 @@ fn load(shared: &Path, name: &str, tier: Tier) -> Engine {
         threads: 2,
         tier,
         context_length: 512,
-        kv_element: KvElement::F32,
+        kv_types: KvElement::F32.into(),
         yarn_factor: None,
     };
     let gguf = Arc::new(Gguf::open(&shared.join(file)).unwrap());

@@ -45,7 +45,7 @@ fn next_tokens_and_greedy_continuations_are_those_of_the_exact_weights() {
             threads: 2,
             tier: Tier::detect(),
             context_length: 1024,
-            kv_element: KvElement::F16,
+            kv_types: KvElement::F16.into(),
             yarn_factor: None,
         };
         let mut engine = Engine::load(

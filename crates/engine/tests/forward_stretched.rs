@@ -58,7 +58,7 @@ fn yarn_and_growing_queries_are_those_of_llama_cpp() {
             threads: 2,
             tier: Tier::detect(),
             context_length: 512,
-            kv_element: KvElement::F32,
+            kv_types: KvElement::F32.into(),
             yarn_factor: None,
         };
         let mut engine = Engine::load(

@@ -35,7 +35,7 @@ fn load(gguf: Gguf) -> Engine {
         threads: 2,
         tier: Tier::detect(),
         context_length: 512,
-        kv_element: KvElement::F32,
+        kv_types: KvElement::F32.into(),
         yarn_factor: None,
     };
     Engine::load(

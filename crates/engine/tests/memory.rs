@@ -15,7 +15,7 @@ fn load(shared: &Path, name: &str, context_length: usize) -> Result<Engine, Engi
         threads: 1,
         tier: Tier::detect(),
         context_length,
-        kv_element: KvElement::F16,
+        kv_types: KvElement::F16.into(),
         yarn_factor: None,
     };
     let gguf = Arc::new(Golden::gguf(shared, name));

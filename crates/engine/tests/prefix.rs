@@ -32,7 +32,7 @@ fn load(shared: &Path, name: &str, kv_element: KvElement) -> Engine {
         threads: 2,
         tier: Tier::detect(),
         context_length: BLOCKS * POSITIONS_PER_BLOCK,
-        kv_element,
+        kv_types: kv_element.into(),
         yarn_factor: None,
     };
     let gguf = Arc::new(Golden::gguf(shared, name));

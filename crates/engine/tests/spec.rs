@@ -7,7 +7,7 @@ use common::{json, shared};
 use dunlin_engine::spec::{
     Activation, AttentionSpec, Expected, Head, QkNorm, RopeFactors, RopeKind, names,
 };
-use dunlin_engine::{EngineError, KvElement, ModelSpec};
+use dunlin_engine::{EngineError, KvElement, KvElements, KvTypes, ModelSpec};
 use dunlin_format::{Array, DType, FormatError, Gguf, GgufWriter, Metadata, Value};
 
 /// A small model of `architecture`: 64 wide, 4 query heads, 2 key heads, 12 layers, 100 tokens.
@@ -271,6 +271,41 @@ fn head_counts_may_differ_a_layer() {
         spec.kv_bytes_per_token(KvElement::F16),
         (6 + 6 * 4) * 2 * 16 * 2
     );
+}
+
+#[test]
+fn layers_with_a_window_may_have_number_types_of_their_own() {
+    let mut metadata = with("gemma3", "attention.sliding_window", 16u32);
+    metadata.insert("gemma3.attention.sliding_window_pattern", 6u32);
+    metadata.insert("gemma3.attention.key_length", 64u32);
+    metadata.insert("gemma3.attention.value_length", 64u32);
+    metadata.insert("gemma3.attention.head_count_kv", 1u32);
+    let spec = read(metadata).unwrap();
+    // Of 64 elements; each 32 have a scale of two bytes.
+    let bytes = |element| match element {
+        KvElement::F32 => 256,
+        KvElement::F16 => 128,
+        KvElement::Q8_0 => 64 + 2 * 2,
+        _ => 32 + 2 * 2,
+    };
+    // Ten of the twelve layers have a window.
+    for full in KvElement::ALL {
+        for window in KvElement::ALL {
+            let types = KvTypes::from(full).with_window(window);
+            let windows = 10 * 2 * bytes(window);
+            assert_eq!(spec.window_kv_bytes_per_token(types), windows);
+            let all = windows + 2 * 2 * bytes(full);
+            assert_eq!(spec.kv_bytes_per_token(types), all);
+        }
+    }
+    let keys_and_values = KvTypes::from(KvElement::Q8_0).with_values(KvElement::Q4_0);
+    let each = KvElements {
+        keys: KvElement::Q8_0,
+        values: KvElement::Q4_0,
+    };
+    assert_eq!(keys_and_values, KvTypes::from(each));
+    let all = 12 * (bytes(KvElement::Q8_0) + bytes(KvElement::Q4_0));
+    assert_eq!(spec.kv_bytes_per_token(keys_and_values), all);
 }
 
 #[test]

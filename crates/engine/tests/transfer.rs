@@ -5,7 +5,7 @@ mod common;
 
 use common::{Golden, shared};
 use dunlin_compute::{KvElement, POSITIONS_PER_BLOCK, Tier};
-use dunlin_engine::{Chunk, Engine, EngineConfig, EngineError, Logits, SequenceId};
+use dunlin_engine::{Chunk, Engine, EngineConfig, EngineError, KvTypes, Logits, SequenceId};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,12 +24,12 @@ const BLOCKS: usize = 4;
 /// Within a block, at its ends, and over several.
 const LENGTHS: [usize; 5] = [1, 31, 32, 33, 80];
 
-fn load(shared: &Path, name: &str, kv_element: KvElement) -> Engine {
+fn load(shared: &Path, name: &str, kv_types: impl Into<KvTypes>) -> Engine {
     let config = EngineConfig {
         threads: 2,
         tier: Tier::detect(),
         context_length: BLOCKS * POSITIONS_PER_BLOCK,
-        kv_element,
+        kv_types: kv_types.into(),
         yarn_factor: None,
     };
     let gguf = Arc::new(Golden::gguf(shared, name));
@@ -70,9 +70,16 @@ fn exported(engine: &mut Engine, tokens: &[u32]) -> (SequenceId, Vec<u8>) {
 fn an_imported_sequence_goes_on_as_the_exported_one() {
     let Some(shared) = shared() else { return };
     for name in FAMILIES {
-        for element in [KvElement::F16, KvElement::Q8_0] {
-            let (mut here, mut there) =
-                (load(&shared, name, element), load(&shared, name, element));
+        let mixed = KvTypes::from(KvElement::Q8_0)
+            .with_values(KvElement::Q4_0)
+            .with_window(KvElement::Q4_0);
+        for types in [
+            KvElement::F16.into(),
+            KvElement::Q8_0.into(),
+            KvElement::Q4_0.into(),
+            mixed,
+        ] {
+            let (mut here, mut there) = (load(&shared, name, types), load(&shared, name, types));
             for length in LENGTHS {
                 let tokens = text(length, length);
                 let (id, bytes) = exported(&mut here, &tokens);
@@ -155,6 +162,12 @@ fn bytes_of_another_set_up_are_refused_and_nothing_is_left() {
     engine.remove_sequence(id).unwrap();
     engine.clear_cache();
     let mut q8 = load(&shared, "qwen3_5", KvElement::Q8_0);
+    // As many bytes as in the engine that the bytes are of.
+    let mut windows = load(
+        &shared,
+        "qwen3_5",
+        KvTypes::from(KvElement::F16).with_window(KvElement::Q4_0),
+    );
     let mut other = load(&shared, "llama", KvElement::F16);
     let refuse = |engine: &mut Engine, tokens: &[u32], bytes: &[u8]| {
         let error = engine.import_sequence(tokens, &mut &bytes[..]).unwrap_err();
@@ -165,7 +178,7 @@ fn bytes_of_another_set_up_are_refused_and_nothing_is_left() {
         engine.clear_cache();
         error
     };
-    for engine in [&mut q8, &mut other] {
+    for engine in [&mut q8, &mut windows, &mut other] {
         let error = refuse(engine, &tokens, &bytes);
         assert!(
             matches!(error, EngineError::WrongSequence { .. }),

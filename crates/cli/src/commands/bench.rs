@@ -9,7 +9,8 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use dunlin::{Bench, BenchOptions, DeviceConfiguration, Tier};
 
-use crate::args::{self, Global, Kv, at_least_one};
+use crate::args::{self, Global, at_least_one};
+use crate::kv::KvArgs;
 use crate::progress::ProgressView;
 use crate::terminal::Terminal;
 use report::{Report, Row};
@@ -78,9 +79,8 @@ pub(crate) struct BenchArgs {
     /// Kernels to compute with (portable, avx2, ...) [default: the best of this processor]
     #[arg(long, value_name = "NAME", value_parser = args::tier)]
     tier: Option<Tier>,
-    /// Number type of the KV cache
-    #[arg(long, value_enum, default_value_t = Kv::F16)]
-    kv: Kv,
+    #[command(flatten)]
+    kv: KvArgs,
     /// Do not time the start of the program
     #[arg(long)]
     no_cold_start: bool,
@@ -114,7 +114,7 @@ pub(crate) fn execute(args: &BenchArgs, global: Global, terminal: &Terminal) -> 
     let mut view = ProgressView::new(terminal);
     let load = super::options(global, &mut view)
         .with_device(device)
-        .with_kv_element(args.kv.into());
+        .with_kv_types(args.kv.types());
     let mut bench =
         Bench::load(&model, load, &tests).with_context(|| format!("{model} cannot be loaded"))?;
     let results = bench.run(&mut |done, total| view.measure(done as u64, total as u64))?;
@@ -134,7 +134,7 @@ pub(crate) fn execute(args: &BenchArgs, global: Global, terminal: &Terminal) -> 
             let mut command = process::Command::new(&program);
             command.args(["--offline", "--quiet", "run", &args.model, "-n", "1"]);
             command.args(["--threads", &threads.to_string(), "--tier", tier.name()]);
-            command.args(["--kv", report::kv_name(args.kv)]);
+            command.args(args.kv.arguments());
             if is_base {
                 command.arg("--raw");
             }

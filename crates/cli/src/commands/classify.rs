@@ -2,12 +2,12 @@
 
 use anyhow::Result;
 use clap::Args;
-use dunlin::Lm;
 use dunlin::tasks::{Calibration, Classification, Classifier, Label};
+use dunlin::{KvTypes, Lm};
 use serde_json::{Value, json};
 
 use super::texts::TextArgs;
-use crate::args::{Global, Kv, LoadArgs};
+use crate::args::{Global, LoadArgs};
 use crate::exit::Usage;
 use crate::output;
 use crate::progress::ProgressView;
@@ -85,7 +85,13 @@ pub(crate) fn execute(args: &ClassifyArgs, global: Global, terminal: &Terminal) 
             })
         })
         .collect();
-    let lm = super::load(&args.model, &args.load, Kv::F16, global, terminal)?;
+    let lm = super::load(
+        &args.model,
+        &args.load,
+        KvTypes::default(),
+        global,
+        terminal,
+    )?;
     let classifier = classifier(args, &lm, labels)?;
     let mut view = ProgressView::new(terminal);
     let mut found = Vec::with_capacity(items.len());

@@ -5,7 +5,8 @@ use clap::{Args, ValueEnum};
 use dunlin::{EmbedOptions, Embedder, Pooling, TextRole, TooLong};
 use serde::Serialize;
 
-use crate::args::{Global, Kv, LoadArgs};
+use crate::args::{Global, LoadArgs};
+use crate::kv::KvArgs;
 use crate::output;
 use crate::progress::ProgressView;
 use crate::terminal::Terminal;
@@ -66,9 +67,8 @@ pub(crate) struct EmbedArgs {
     json: bool,
     #[command(flatten)]
     load: LoadArgs,
-    /// Number type of the KV cache, for models that keep one
-    #[arg(long, value_enum, default_value_t = Kv::F16, help_heading = "Loading")]
-    kv: Kv,
+    #[command(flatten)]
+    kv: KvArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -125,7 +125,7 @@ pub(crate) fn execute(args: &EmbedArgs, global: Global, terminal: &Terminal) -> 
         PoolingArg::Last => Pooling::Last,
     });
     let options_too_long = options.too_long;
-    let lm = super::load(&args.model, &args.load, args.kv, global, terminal)?;
+    let lm = super::load(&args.model, &args.load, args.kv.types(), global, terminal)?;
     let embedder = Embedder::new(lm, options)
         .with_context(|| format!("{} cannot be used for embeddings", args.model))?;
     let mut view = ProgressView::new(terminal);

@@ -3,11 +3,11 @@
 use anyhow::Result;
 use clap::Args;
 use dunlin::tasks::{EntityRecognizer, Extractor, KeywordExtractor, PersonalDataFinder, TextSpan};
-use dunlin::{CancelToken, Lm};
+use dunlin::{CancelToken, KvTypes, Lm};
 use serde_json::{Value, json};
 
 use super::texts::{self, Text, TextArgs};
-use crate::args::{Global, Kv, LoadArgs, at_least_one};
+use crate::args::{Global, LoadArgs, at_least_one};
 use crate::output;
 use crate::progress::ProgressView;
 use crate::terminal::Terminal;
@@ -79,7 +79,13 @@ pub(crate) fn execute(args: &ExtractArgs, global: Global, terminal: &Terminal) -
         .map(|text| texts::json_or_file("--example", text));
     let (schema, example) = (schema.transpose()?, example.transpose()?);
     let texts = args.texts.read()?;
-    let lm = super::load(&args.model, &args.load, Kv::F16, global, terminal)?;
+    let lm = super::load(
+        &args.model,
+        &args.load,
+        KvTypes::default(),
+        global,
+        terminal,
+    )?;
     lm.check_writes()?;
     let extractor = match (schema, example) {
         (Some(schema), _) => Some(Extractor::for_schema(&lm, schema)?),

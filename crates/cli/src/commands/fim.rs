@@ -12,8 +12,9 @@ use dunlin::{
 use serde_json::json;
 
 use super::{run, sampling};
-use crate::args::{Global, Kv, LoadArgs, at_least_one};
+use crate::args::{Global, LoadArgs, at_least_one};
 use crate::exit::{Finished, Usage};
+use crate::kv::KvArgs;
 use crate::terminal::Terminal;
 use crate::{interrupt, output};
 
@@ -86,9 +87,8 @@ pub(crate) struct FimArgs {
     verbose: bool,
     #[command(flatten)]
     load: LoadArgs,
-    /// Number type of the KV cache
-    #[arg(long, value_enum, default_value_t = Kv::F16, help_heading = "Loading")]
-    kv: Kv,
+    #[command(flatten)]
+    kv: KvArgs,
 }
 
 /// Where a completion ends.
@@ -111,7 +111,7 @@ pub(crate) fn execute(args: &FimArgs, global: Global, terminal: &Terminal) -> Re
     generate.seed = args.seed;
     generate.sampler.validate().map_err(sampling::in_words)?;
     // The program ends after this: its memory need not be given back piece by piece before.
-    let lm = super::load(&args.model, &args.load, args.kv, global, terminal)?;
+    let lm = super::load(&args.model, &args.load, args.kv.types(), global, terminal)?;
     let completer = ManuallyDrop::new(CodeCompleter::new(lm)?);
 
     let cancel = CancelToken::new();

@@ -4,10 +4,11 @@ use std::io::{self, Write};
 
 use anyhow::Result;
 use clap::Args;
-use dunlin::{DEFAULT_CONTEXT_LENGTH, EngineError, Lm};
+use dunlin::{DEFAULT_CONTEXT_LENGTH, EngineError, KvElements, Lm};
 
-use crate::args::{Global, Kv, LoadArgs};
+use crate::args::{Global, LoadArgs};
 use crate::exit::Usage;
+use crate::kv;
 use crate::terminal::Terminal;
 use crate::{lists, output};
 
@@ -36,8 +37,8 @@ pub(crate) struct LogitsArgs {
     #[arg(long, value_name = "LIST")]
     positions: Option<String>,
     /// Number type of the KV cache
-    #[arg(long, value_enum, default_value_t = Kv::F32)]
-    kv: Kv,
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = kv::elements)]
+    kv: KvElements,
     /// Print JSON in a terminal, too
     #[arg(long)]
     json: bool,
@@ -61,7 +62,7 @@ pub(crate) fn execute(args: &LogitsArgs, global: Global, terminal: &Terminal) ->
     if ids.len() > DEFAULT_CONTEXT_LENGTH {
         load.context.get_or_insert(ids.len());
     }
-    let lm = super::load(&args.model, &load, args.kv, global, terminal)?;
+    let lm = super::load(&args.model, &load, args.kv.into(), global, terminal)?;
     let rows = lm.logits(&ids, &positions)?;
     rows.iter().try_for_each(|row| require_numbers(row))?;
     if args.json || !terminal.stdout {

@@ -34,12 +34,13 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use dunlin::{
-    DeviceConfiguration, DraftModel, Hub, HubConfig, HubError, Lm, LoadEvent, LoadOptions,
+    DeviceConfiguration, DraftModel, Hub, HubConfig, HubError, KvTypes, Lm, LoadEvent, LoadOptions,
     ModelRef, TokenizerFile,
 };
 
-use crate::args::{Cli, Command, Global, Kv, LoadArgs};
+use crate::args::{Cli, Command, Global, LoadArgs};
 use crate::exit::Usage;
+use crate::kv;
 use crate::lists;
 use crate::progress::ProgressView;
 use crate::terminal::Terminal;
@@ -98,7 +99,13 @@ pub(crate) fn reference(text: &str) -> Result<ModelRef> {
 }
 
 /// Loads a model, fetching it where it is not here.
-fn load(model: &str, args: &LoadArgs, kv: Kv, global: Global, terminal: &Terminal) -> Result<Lm> {
+fn load(
+    model: &str,
+    args: &LoadArgs,
+    types: KvTypes,
+    global: Global,
+    terminal: &Terminal,
+) -> Result<Lm> {
     let model = reference(model)?;
     let mut view = ProgressView::new(terminal);
     let mut device = DeviceConfiguration::cpu();
@@ -106,12 +113,18 @@ fn load(model: &str, args: &LoadArgs, kv: Kv, global: Global, terminal: &Termina
     device.tier = args.tier;
     let mut options = options(global, &mut view)
         .with_device(device)
-        .with_kv_element(kv.into());
+        .with_kv_types(types);
     options.context_length = args.context;
     options.yarn_factor = args.yarn;
     options.mapped_weights = args.mmap_weights;
     options.memory_lock = args.mlock;
-    Lm::load(model.clone(), options).with_context(|| format!("{model} cannot be loaded"))
+    let lm =
+        Lm::load(model.clone(), options).with_context(|| format!("{model} cannot be loaded"))?;
+    drop(view);
+    if let Some(warning) = kv::warning(lm.spec(), types) {
+        terminal.note(format_args!("warning: {warning}"));
+    }
+    Ok(lm)
 }
 
 /// Loads a model that guesses for another one, with its context.

@@ -6,7 +6,8 @@ use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::json;
 
-use crate::args::{Global, Kv, LoadArgs};
+use crate::args::{Global, LoadArgs};
+use crate::kv::KvArgs;
 use crate::output;
 use crate::progress::ProgressView;
 use crate::terminal::Terminal;
@@ -28,9 +29,8 @@ pub(crate) struct PerplexityArgs {
     model: String,
     /// Text file; `-` is stdin
     file: String,
-    /// Number type of the KV cache
-    #[arg(long, value_enum, default_value_t = Kv::F16)]
-    kv: Kv,
+    #[command(flatten)]
+    kv: KvArgs,
     /// Print JSON in a terminal, too
     #[arg(long)]
     json: bool,
@@ -43,7 +43,7 @@ pub(crate) fn execute(args: &PerplexityArgs, global: Global, terminal: &Terminal
         "-" => super::read_stdin()?,
         path => fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?,
     };
-    let lm = super::load(&args.model, &args.load, args.kv, global, terminal)?;
+    let lm = super::load(&args.model, &args.load, args.kv.types(), global, terminal)?;
     let mut view = ProgressView::new(terminal);
     let result = lm.perplexity_with(&text, &mut |done, total| {
         view.measure(done as u64, total as u64)

@@ -5,8 +5,9 @@ use clap::Args;
 use dunlin::{RerankOptions, Reranker};
 use serde::Serialize;
 
-use crate::args::{Global, Kv, LoadArgs};
+use crate::args::{Global, LoadArgs};
 use crate::exit::Usage;
+use crate::kv::KvArgs;
 use crate::progress::ProgressView;
 use crate::terminal::Terminal;
 use crate::{lists, output};
@@ -55,9 +56,8 @@ pub(crate) struct RerankArgs {
     json: bool,
     #[command(flatten)]
     load: LoadArgs,
-    /// Number type of the KV cache, for models that keep one
-    #[arg(long, value_enum, default_value_t = Kv::F16, help_heading = "Loading")]
-    kv: Kv,
+    #[command(flatten)]
+    kv: KvArgs,
 }
 
 pub(crate) fn execute(args: &RerankArgs, global: Global, terminal: &Terminal) -> Result<()> {
@@ -89,7 +89,7 @@ pub(crate) fn execute(args: &RerankArgs, global: Global, terminal: &Terminal) ->
     if documents.is_empty() && ids.is_empty() {
         documents = super::stdin_lines("document")?;
     }
-    let lm = super::load(&args.model, &args.load, args.kv, global, terminal)?;
+    let lm = super::load(&args.model, &args.load, args.kv.types(), global, terminal)?;
     let reranker = Reranker::new(lm, RerankOptions::default().with_truncate(args.truncate))
         .with_context(|| format!("{} cannot be used for reranking", args.model))?;
     let (names, scores) = match (ids.as_slice(), &args.query) {

@@ -17,8 +17,9 @@ use super::lora::{self, LoraArg};
 use super::sampling::SamplingArgs;
 use super::several::SeveralArgs;
 use super::talk::{self, TalkArgs};
-use crate::args::{Global, Kv, LoadArgs, at_least_one};
+use crate::args::{Global, LoadArgs, at_least_one};
 use crate::exit::{self, Finished};
+use crate::kv::KvArgs;
 use crate::terminal::Terminal;
 use crate::{interrupt, lists, output};
 use format::FormatArgs;
@@ -91,9 +92,8 @@ pub(crate) struct RunArgs {
     pub(super) talk: TalkArgs,
     #[command(flatten)]
     load: LoadArgs,
-    /// Number type of the KV cache
-    #[arg(long, value_enum, default_value_t = Kv::F16, help_heading = "Loading")]
-    kv: Kv,
+    #[command(flatten)]
+    kv: KvArgs,
 }
 
 /// How the answer is chosen.
@@ -207,7 +207,7 @@ pub(crate) fn execute(args: &RunArgs, global: Global, terminal: &Terminal) -> Re
     let lm = ManuallyDrop::new(super::load(
         &args.model,
         &args.load,
-        args.kv,
+        args.kv.types(),
         global,
         terminal,
     )?);

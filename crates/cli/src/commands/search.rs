@@ -8,11 +8,11 @@ use dunlin::search::{
     ChunkOptions, Filter, FolderChanges, FolderEvent, FolderIndex, Hit, SearchMode, SearchOptions,
     SkippedReason,
 };
-use dunlin::{Cache, EmbedOptions, Embedder, Error};
+use dunlin::{Cache, EmbedOptions, Embedder, Error, KvTypes};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::args::{Global, Kv, LoadArgs, at_least_one};
+use crate::args::{Global, LoadArgs, at_least_one};
 use crate::exit::Usage;
 use crate::output;
 use crate::progress::ProgressView;
@@ -88,7 +88,13 @@ pub(crate) fn execute(args: &SearchArgs, global: Global, terminal: &Terminal) ->
     let options = options(args)?;
     let folder = &args.folder;
     std::fs::read_dir(folder).with_context(|| format!("{} cannot be read", folder.display()))?;
-    let lm = super::load(&args.model, &args.load, Kv::F16, global, terminal)?;
+    let lm = super::load(
+        &args.model,
+        &args.load,
+        KvTypes::default(),
+        global,
+        terminal,
+    )?;
     let embedder = Embedder::new(lm, EmbedOptions::new())
         .with_context(|| format!("{} cannot be used for embeddings", args.model))?;
     let mut chunks = ChunkOptions::new().with_overlap(args.chunk_overlap);

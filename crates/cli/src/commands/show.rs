@@ -10,7 +10,8 @@ use dunlin::{
 };
 use serde_json::json;
 
-use crate::args::{Global, Kv, at_least_one};
+use crate::args::{Global, at_least_one};
+use crate::kv::KvArgs;
 use crate::output;
 
 const EXAMPLES: &str = "\
@@ -27,7 +28,7 @@ With --json: {\"model\",\"path\",\"card\",\"file\",\"folder\"} and with --budget
 {\"budget\",\"context_length\",\"mapped_weights\",\"gpu_layers\",\"memory\"}; path and file are null where the model is not here, folder where it \
 is none. In file, attention is {\"pattern\":[{\"kind\",\"layers\"}],\"global_layers\",\"sliding_layers\",\"recurrent_layers\", \
 \"sharing_layers\",\"window\",\"is_bidirectional\"}, tensor_types has {\"name\",\"tensors\",\"elements\",\"bytes\",\"fast_kernel\"}, and memory \
-holds bytes and the number type of the cache: {\"weights\",\"mapped_weights\",\"kv_type\",\"kv_cache\",\"kv_cache_per_token\",\"buffers\",\"tokenizer\",\"process\",\"context_length\",\"total\"}.";
+holds bytes and the number type of the cache: {\"weights\",\"mapped_weights\",\"kv_type\",\"kv_cache\",\"window_kv_cache\",\"kv_cache_per_token\",\"buffers\",\"tokenizer\",\"process\",\"context_length\",\"total\"}.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -40,9 +41,8 @@ pub(crate) struct ShowArgs {
     /// Reckon the memory for weights that are left in the file (--mmap-weights of the other commands)
     #[arg(long)]
     mmap_weights: bool,
-    /// Reckon the memory with a KV cache of this number type
-    #[arg(long, value_enum, default_value_t = Kv::F16)]
-    kv: Kv,
+    #[command(flatten)]
+    kv: KvArgs,
     /// Find the longest context that fits into this much memory (8GB, 6GiB, 500MB, or bytes)
     #[arg(long, value_name = "SIZE", value_parser = size, conflicts_with = "context")]
     budget: Option<u64>,
@@ -88,15 +88,15 @@ pub(crate) fn execute(args: &ShowArgs, global: Global) -> Result<()> {
         let default = info.memory.map(|memory| memory.context_length);
         if let Some(context) = args.context.or(default) {
             info.memory = match args.mmap_weights {
-                true => info.memory_mapped_with(context, args.kv.into()),
-                false => info.memory_with(context, args.kv.into()),
+                true => info.memory_mapped_with(context, args.kv.types()),
+                false => info.memory_with(context, args.kv.types()),
             };
         }
     }
     let fit = match (args.budget, &file) {
         (Some(budget), Some(file)) => {
             let options = FitOptions::new()
-                .with_kv_element(args.kv.into())
+                .with_kv_types(args.kv.types())
                 .with_mapped_weights(args.mmap_weights);
             Some(dunlin::fit_with(file, budget, &options)?)
         }
@@ -407,6 +407,15 @@ fn ability_rows(info: &ModelInfo) -> Vec<[String; 2]> {
     rows
 }
 
+/// What layers with a sliding window have of the cache, where others have some, too.
+fn of_windows(memory: &MemoryEstimate) -> String {
+    match memory.window_kv_cache {
+        0 => String::new(),
+        all if all == memory.kv_cache => String::new(),
+        part => format!("; {} of it in layers with a window", output::bytes(part)),
+    }
+}
+
 fn memory_rows(memory: MemoryEstimate) -> Vec<[String; 2]> {
     let context = output::count(memory.context_length as u64);
     let mut rows = vec![
@@ -421,9 +430,10 @@ fn memory_rows(memory: MemoryEstimate) -> Vec<[String; 2]> {
         row(
             "",
             format!(
-                "KV cache {} in {}",
+                "KV cache {} in {}{}",
                 output::bytes(memory.kv_cache),
-                memory.kv_type
+                memory.kv_types,
+                of_windows(&memory)
             ),
         ),
         row(

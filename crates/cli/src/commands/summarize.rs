@@ -2,11 +2,12 @@
 
 use anyhow::Result;
 use clap::Args;
+use dunlin::KvTypes;
 use dunlin::tasks::{Summarizer, Summary};
 use serde_json::{Value, json};
 
 use super::texts::{self, Text, TextArgs};
-use crate::args::{Global, Kv, LoadArgs, at_least_one};
+use crate::args::{Global, LoadArgs, at_least_one};
 use crate::output;
 use crate::progress::ProgressView;
 use crate::terminal::Terminal;
@@ -45,7 +46,13 @@ pub(crate) struct SummarizeArgs {
 
 pub(crate) fn execute(args: &SummarizeArgs, global: Global, terminal: &Terminal) -> Result<()> {
     let texts = args.texts.read()?;
-    let lm = super::load(&args.model, &args.load, Kv::F16, global, terminal)?;
+    let lm = super::load(
+        &args.model,
+        &args.load,
+        KvTypes::default(),
+        global,
+        terminal,
+    )?;
     lm.check_writes()?;
     let mut summaries = Vec::new();
     for text in &texts {

@@ -2,11 +2,12 @@
 
 use anyhow::Result;
 use clap::Args;
+use dunlin::KvTypes;
 use dunlin::tasks::Translator;
 use serde_json::json;
 
 use super::texts::{self, TextArgs};
-use crate::args::{Global, Kv, LoadArgs, at_least_one};
+use crate::args::{Global, LoadArgs, at_least_one};
 use crate::output;
 use crate::progress::ProgressView;
 use crate::terminal::Terminal;
@@ -48,7 +49,13 @@ pub(crate) struct TranslateArgs {
 
 pub(crate) fn execute(args: &TranslateArgs, global: Global, terminal: &Terminal) -> Result<()> {
     let texts = args.texts.read()?;
-    let lm = super::load(&args.model, &args.load, Kv::F16, global, terminal)?;
+    let lm = super::load(
+        &args.model,
+        &args.load,
+        KvTypes::default(),
+        global,
+        terminal,
+    )?;
     lm.check_writes()?;
     let mut translations = Vec::new();
     for text in &texts {

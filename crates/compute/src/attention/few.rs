@@ -5,7 +5,7 @@ use super::kernel::{
 };
 use super::tile::{Ahead, SEGMENT, score, weigh};
 use crate::kv::POSITIONS_PER_BLOCK;
-use crate::kv::element::Element;
+use crate::kv::element::{Element, Side, by_element};
 use crate::simd::{Kernel, Simd};
 use crate::tier::Tier;
 use std::marker::PhantomData;
@@ -16,19 +16,30 @@ const VECTORS: usize = POSITIONS_PER_BLOCK / 16;
 
 /// # Safety
 /// The tile and its memory are as [`super::kernel::attend`] wants them.
-pub(super) unsafe fn attend<E: Element>(tier: Tier, part: &Part<'_>) {
-    let tile = part.tile;
-    let heads = &tier.run(Open::<E> {
-        part,
-        blocks: blocks(tile.sees_in(part.segment, 0, tile.rows())),
-        element: PhantomData,
+pub(super) unsafe fn attend(tier: Tier, part: &Part<'_>) {
+    let parts = part.tile.parts;
+    by_element!(parts.keys.element, E => {
+        let keys = &open::<E>(tier, part, parts.keys);
+        tier.run(Score { part, keys });
     });
-    tier.run(Score::<E> { part, heads });
     tier.run(Weights {
         part,
         granule: POSITIONS_PER_BLOCK,
     });
-    tier.run(Weigh::<E> { part, heads });
+    by_element!(parts.values.element, E => {
+        let values = &open::<E>(tier, part, parts.values);
+        tier.run(Weigh { part, values });
+    });
+}
+
+fn open<E: Element>(tier: Tier, part: &Part<'_>, side: Side) -> [E; BLOCKS] {
+    let tile = part.tile;
+    tier.run(Open {
+        part,
+        side,
+        blocks: blocks(tile.sees_in(part.segment, 0, tile.rows())),
+        element: PhantomData,
+    })
 }
 
 /// The blocks of a segment with the positions `from..to`.
@@ -49,7 +60,7 @@ fn two_vectors<S: Simd>(rows: usize) -> bool {
 /// Scores of all rows with the blocks that they see. Values of a block are asked for while its keys are multiplied.
 struct Score<'a, E: Element> {
     part: &'a Part<'a>,
-    heads: &'a [E::Head; BLOCKS],
+    keys: &'a [E; BLOCKS],
 }
 
 impl<E: Element> Kernel for Score<'_, E> {
@@ -85,7 +96,7 @@ impl<E: Element> Score<'_, E> {
             let start = first * SEGMENT + index * POSITIONS_PER_BLOCK;
             for i in (0..VECTORS).step_by(N) {
                 let values = match first {
-                    0 => values_of::<E>(self.part, index),
+                    0 => values_of(self.part, index),
                     _ => NOTHING,
                 };
                 let ahead = Ahead::of(values, (i / N, VECTORS / N), dim);
@@ -93,7 +104,7 @@ impl<E: Element> Score<'_, E> {
                 unsafe {
                     let q = slot.q.add(first * dim);
                     let scores = slot.scores.add(start + 16 * i);
-                    score::<S, E::Head, R, N>(s, self.heads[index], i, dim, q, scores, ahead);
+                    score::<S, E, R, N>(s, self.keys[index], i, dim, q, scores, ahead);
                 }
             }
         }
@@ -103,7 +114,7 @@ impl<E: Element> Score<'_, E> {
 /// Weighted values of all rows. Keys of the next segment are asked for meanwhile.
 struct Weigh<'a, E: Element> {
     part: &'a Part<'a>,
-    heads: &'a [E::Head; BLOCKS],
+    values: &'a [E; BLOCKS],
 }
 
 impl<E: Element> Kernel for Weigh<'_, E> {
@@ -159,7 +170,7 @@ impl<E: Element> Weigh<'_, E> {
         unsafe {
             for index in blocks((from, to)) {
                 let keys = match first {
-                    0 => keys_of::<E>(self.part, BLOCKS + index),
+                    0 => keys_of(self.part, BLOCKS + index),
                     _ => NOTHING,
                 };
                 let parts = (i / N, vectors.div_ceil(N));
@@ -168,7 +179,7 @@ impl<E: Element> Weigh<'_, E> {
                 let weights = slot.scores.add(first * SEGMENT + start);
                 let from = from.saturating_sub(start);
                 let to = (to - start).min(POSITIONS_PER_BLOCK);
-                weigh(s, self.heads[index], i, from, to, weights, &mut acc, ahead);
+                weigh(s, self.values[index], i, from, to, weights, &mut acc, ahead);
             }
             let sink = sink.rows_from(first, stride);
             sink.put(s, stride, 16 * i, &acc);

@@ -7,8 +7,8 @@
 
 use super::tile::{SEGMENT, Sink, Sums, softmax};
 use super::{Sight, few, many};
-use crate::kv::element::{Element, Q8};
-use crate::kv::{KvLayout, LINE, POSITIONS_PER_BLOCK};
+use crate::kv::element::{Element, Head, Q8, Side};
+use crate::kv::{KvLayout, LINE, POSITIONS_PER_BLOCK, rotate};
 use crate::simd::{Kernel, Simd};
 use crate::tier::Tier;
 use std::marker::PhantomData;
@@ -46,6 +46,8 @@ pub(super) use by_rows_of_tier;
 #[derive(Clone, Copy)]
 pub(super) struct Tile<'a> {
     pub(super) layout: KvLayout,
+    /// What a head's part of a block has where.
+    pub(super) parts: Head,
     /// The key-value head's part of the first block, and bytes from block to block.
     pub(super) head: *const u8,
     pub(super) block_bytes: usize,
@@ -108,7 +110,7 @@ pub(super) struct Slot {
     /// `[rows, SEGMENT]`
     pub(super) scores: *mut f32,
     pub(super) panel: *mut f32,
-    /// Of the blocks of a segment.
+    /// Of the keys or the values of a segment's blocks.
     pub(super) scales: *mut f32,
     pub(super) sums: *mut Sums,
     pub(super) factors: *mut (f32, f32),
@@ -121,9 +123,9 @@ impl Slot {
         lens.iter().sum::<usize>().next_multiple_of(16)
     }
 
-    /// Scales are counted for the type that has the most.
+    /// Scales are counted for the type that has the most. Keys are done with when values are opened.
     fn lens(layout: KvLayout) -> [usize; 7] {
-        let scales = BLOCKS * Q8::scales(layout);
+        let scales = BLOCKS * Q8::scales(layout.head_dim_k.max(layout.head_dim_v));
         [
             ROWS * layout.head_dim_k,
             ROWS * layout.padded_v(),
@@ -176,7 +178,7 @@ pub(super) fn partial_len(layout: KvLayout, rows: usize) -> usize {
 ///
 /// # Safety
 /// The slot is this thread's, made for the tile's layout; the tile's queries, blocks and target exist.
-pub(super) unsafe fn attend<E: Element>(
+pub(super) unsafe fn attend(
     tier: Tier,
     tile: &Tile<'_>,
     slot: Slot,
@@ -212,8 +214,8 @@ pub(super) unsafe fn attend<E: Element>(
         // SAFETY: the caller's promise.
         unsafe {
             match rows <= FEW_ROWS {
-                true => few::attend::<E>(tier, &part),
-                false => many::attend::<E>(tier, &part),
+                true => few::attend(tier, &part),
+                false => many::attend(tier, &part),
             }
         }
     }
@@ -277,7 +279,7 @@ impl Kernel for Merge<'_> {
     }
 }
 
-/// Packs the queries times the factor of the scores, which are to the base 2, and clears the sums.
+/// Packs the queries times the factor of the scores, which are to the base 2, rotated where the keys are, and clears the sums.
 struct Begin<'a> {
     tile: &'a Tile<'a>,
     slot: Slot,
@@ -307,6 +309,9 @@ impl Kernel for Begin<'_> {
                 }
                 for d in d..dim {
                     *to.add(d) = *from.add(d) * factor;
+                }
+                if tile.parts.keys.element.is_rotated() {
+                    rotate(std::slice::from_raw_parts_mut(to, dim));
                 }
             }
         }
@@ -348,7 +353,7 @@ impl Kernel for Finish<'_> {
     }
 }
 
-/// Writes the weighted values over the sum of the weights.
+/// Writes the weighted values over the sum of the weights, rotated back where the values are rotated.
 ///
 /// # Safety
 /// The output has the tile's rows, which belong to it alone.
@@ -365,6 +370,9 @@ unsafe fn finish(tile: &Tile<'_>, slot: Slot, out: *mut f32, out_stride: usize) 
             let from = std::slice::from_raw_parts(slot.acc.add(r * stride), dim);
             for (to, from) in to.iter_mut().zip(from) {
                 *to = from * inverse;
+            }
+            if tile.parts.values.element.is_rotated() {
+                rotate(to);
             }
         }
     }
@@ -425,24 +433,28 @@ pub(super) fn around((from, to): (usize, usize), granule: usize) -> (usize, usiz
     }
 }
 
-/// The heads of a segment's blocks `first..end`, ready to be read; the others must not be.
+/// The keys or the values of a segment's blocks `first..end`, ready to be read; the others must not be.
 pub(super) struct Open<'a, E> {
     pub(super) part: &'a Part<'a>,
+    pub(super) side: Side,
     pub(super) blocks: Range<usize>,
     pub(super) element: PhantomData<E>,
 }
 
 impl<E: Element> Kernel for Open<'_, E> {
-    type Output = [E::Head; BLOCKS];
+    type Output = [E; BLOCKS];
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> [E::Head; BLOCKS] {
+    fn run<S: Simd>(self, s: S) -> [E; BLOCKS] {
+        let Open {
+            part, side, blocks, ..
+        } = self;
         // SAFETY: the promise of who made the tile.
         unsafe {
-            let mut heads = [open::<S, E>(s, self.part, self.blocks.start); BLOCKS];
-            for index in self.blocks.start + 1..self.blocks.end {
-                heads[index] = open::<S, E>(s, self.part, index);
+            let mut opened = [open::<S, E>(s, part, side, blocks.start); BLOCKS];
+            for index in blocks.start + 1..blocks.end {
+                opened[index] = open::<S, E>(s, part, side, index);
             }
-            heads
+            opened
         }
     }
 }
@@ -450,12 +462,13 @@ impl<E: Element> Kernel for Open<'_, E> {
 /// # Safety
 /// The segment has such a block.
 #[inline(always)]
-unsafe fn open<S: Simd, E: Element>(s: S, part: &Part<'_>, index: usize) -> E::Head {
-    let layout = part.tile.layout;
+unsafe fn open<S: Simd, E: Element>(s: S, part: &Part<'_>, side: Side, index: usize) -> E {
     // SAFETY: the caller's promise; the slot has room for the scales of all blocks.
     unsafe {
-        let scales = part.slot.scales.add(index * E::scales(layout));
-        E::open(s, part.tile.block(part.segment, index), layout, scales)
+        let head = part.tile.block(part.segment, index);
+        let opened = part.slot.scales.add(index * E::scales(side.dim));
+        let (numbers, scales) = (head.add(side.numbers), head.add(side.scales));
+        E::open(s, numbers, scales, side.dim, opened)
     }
 }
 
@@ -465,25 +478,22 @@ pub(super) const NOTHING: (*const u8, usize) = (std::ptr::null(), 0);
 /// The keys of the `index`th block from the beginning of the segment on, or none where the tile does not see it: where they begin
 /// and their bytes, to be asked for ahead.
 #[inline(always)]
-pub(super) fn keys_of<E: Element>(part: &Part<'_>, index: usize) -> (*const u8, usize) {
+pub(super) fn keys_of(part: &Part<'_>, index: usize) -> (*const u8, usize) {
     let Part { tile, segment, .. } = *part;
     let (_, to) = tile.sees(0, tile.rows());
     match (segment * BLOCKS + index) * POSITIONS_PER_BLOCK < to {
         // SAFETY: the tile sees the block.
-        true => unsafe { (tile.block(segment, index), E::key_bytes(tile.layout)) },
+        true => unsafe { (tile.block(segment, index), tile.parts.values.numbers) },
         false => NOTHING,
     }
 }
 
-/// The values of a block, as [`keys_of`] its keys.
+/// The values of a block, and all scales, as [`keys_of`] its keys.
 #[inline(always)]
-pub(super) fn values_of<E: Element>(part: &Part<'_>, index: usize) -> (*const u8, usize) {
-    match keys_of::<E>(part, index) {
+pub(super) fn values_of(part: &Part<'_>, index: usize) -> (*const u8, usize) {
+    match keys_of(part, index) {
         (keys, 0) => (keys, 0),
-        (keys, len) => (
-            keys.wrapping_add(len),
-            E::head_bytes(part.tile.layout) - len,
-        ),
+        (keys, len) => (keys.wrapping_add(len), part.tile.parts.bytes - len),
     }
 }
 

@@ -6,7 +6,7 @@ use super::kernel::{
 };
 use super::tile::SEGMENT;
 use crate::kv::POSITIONS_PER_BLOCK;
-use crate::kv::element::{Element, Keys, Values};
+use crate::kv::element::{Element, Side, by_element};
 use crate::simd::{Kernel, Simd};
 use crate::tier::Tier;
 use std::marker::PhantomData;
@@ -16,37 +16,47 @@ pub(super) const PANEL: usize = 16;
 
 /// # Safety
 /// The tile and its memory are as [`super::kernel::attend`] wants them.
-pub(super) unsafe fn attend<E: Element>(tier: Tier, part: &Part<'_>) {
-    let tile = part.tile;
-    let (from, to) = tile.sees_in(part.segment, 0, tile.rows());
-    let heads = tier.run(Open::<E> {
+pub(super) unsafe fn attend(tier: Tier, part: &Part<'_>) {
+    let parts = part.tile.parts;
+    by_element!(parts.keys.element, E => score_all::<E>(tier, part));
+    tier.run(Weights {
         part,
-        blocks: from / POSITIONS_PER_BLOCK..to.div_ceil(POSITIONS_PER_BLOCK),
-        element: PhantomData,
+        granule: PANEL,
     });
-    let (low, high) = around((from, to), PANEL);
+    by_element!(parts.values.element, E => weigh_all::<E>(tier, part));
+}
+
+/// Scores of all rows with the positions that they see.
+fn score_all<E: Element>(tier: Tier, part: &Part<'_>) {
+    let tile = part.tile;
+    let seen = tile.sees_in(part.segment, 0, tile.rows());
+    let keys = open::<E>(tier, part, tile.parts.keys, seen);
+    let (low, high) = around(seen, PANEL);
     for at in (low..high).step_by(PANEL) {
         tier.run(ConvertKeys {
-            head: heads[at / POSITIONS_PER_BLOCK],
+            keys: keys[at / POSITIONS_PER_BLOCK],
             vector: at % POSITIONS_PER_BLOCK / PANEL,
             dim: tile.layout.head_dim_k,
             panel: part.slot.panel,
         });
         if at % POSITIONS_PER_BLOCK == 0 || at == low {
             let block = at / POSITIONS_PER_BLOCK;
-            prefetch(values_of::<E>(part, block), 0, 1);
-            prefetch(keys_of::<E>(part, block + 1), 0, 1);
+            prefetch(values_of(part, block), 0, 1);
+            prefetch(keys_of(part, block + 1), 0, 1);
         }
         tier.run(Score { part, at });
     }
-    tier.run(Weights {
-        part,
-        granule: PANEL,
-    });
+}
+
+/// Weighted values of all rows.
+fn weigh_all<E: Element>(tier: Tier, part: &Part<'_>) {
+    let tile = part.tile;
+    let seen = tile.sees_in(part.segment, 0, tile.rows());
+    let values = open::<E>(tier, part, tile.parts.values, seen);
     for at in (0..tile.layout.padded_v()).step_by(PANEL) {
         tier.run(ConvertValues {
-            heads: &heads,
-            seen: (from, to),
+            values: &values,
+            seen,
             vector: at / PANEL,
             panel: part.slot.panel,
         });
@@ -54,23 +64,37 @@ pub(super) unsafe fn attend<E: Element>(tier: Tier, part: &Part<'_>) {
     }
 }
 
+fn open<E: Element>(
+    tier: Tier,
+    part: &Part<'_>,
+    side: Side,
+    (from, to): (usize, usize),
+) -> [E; BLOCKS] {
+    tier.run(Open {
+        part,
+        side,
+        blocks: from / POSITIONS_PER_BLOCK..to.div_ceil(POSITIONS_PER_BLOCK),
+        element: PhantomData,
+    })
+}
+
 /// Writes 16 positions of keys as `[head_dim_k, 16]`.
-struct ConvertKeys<H> {
-    head: H,
+struct ConvertKeys<E> {
+    keys: E,
     /// Which positions of the block.
     vector: usize,
     dim: usize,
     panel: *mut f32,
 }
 
-impl<H: Keys> Kernel for ConvertKeys<H> {
+impl<E: Element> Kernel for ConvertKeys<E> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         for d in 0..self.dim {
             // SAFETY: the block has these positions, the panel room for them.
             unsafe {
-                let key = self.head.key(s, d, self.vector);
+                let key = self.keys.key(s, d, self.vector);
                 s.store_16(self.panel.add(d * PANEL), key);
             }
         }
@@ -78,24 +102,24 @@ impl<H: Keys> Kernel for ConvertKeys<H> {
 }
 
 /// Writes columns of values of the positions seen as `[SEGMENT, 16]`.
-struct ConvertValues<'a, H> {
-    heads: &'a [H; BLOCKS],
+struct ConvertValues<'a, E> {
+    values: &'a [E; BLOCKS],
     seen: (usize, usize),
     /// Which columns.
     vector: usize,
     panel: *mut f32,
 }
 
-impl<H: Values> Kernel for ConvertValues<'_, H> {
+impl<E: Element> Kernel for ConvertValues<'_, E> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let (from, to) = self.seen;
         for p in from..to {
-            let head = self.heads[p / POSITIONS_PER_BLOCK];
+            let values = self.values[p / POSITIONS_PER_BLOCK];
             // SAFETY: the block has these columns, the panel room for them.
             unsafe {
-                let value = head.value(s, p % POSITIONS_PER_BLOCK, self.vector);
+                let value = values.value(s, p % POSITIONS_PER_BLOCK, self.vector);
                 s.store_16(self.panel.add(p * PANEL), value);
             }
         }

@@ -3,7 +3,7 @@
 //! Each score is one chain of multiply-adds over the dimensions, and each weighted value one over the positions of a segment,
 //! in every tile. So a row comes out the same to the last bit whatever rows it is computed with.
 
-use crate::kv::element::{Keys, Values};
+use crate::kv::element::Element;
 use crate::simd::{Simd, tanh};
 
 /// Positions whose weights are relative to one largest score. Segments begin at multiples of this, whatever a step holds.
@@ -50,9 +50,9 @@ impl Ahead {
 /// `keys` has `dim` elements of those positions; `q` is `[R, dim]`; `scores` has `R` rows of stride [`SEGMENT`] with room for
 /// `16 * N`.
 #[inline(always)]
-pub(super) unsafe fn score<S: Simd, K: Keys, const R: usize, const N: usize>(
+pub(super) unsafe fn score<S: Simd, E: Element, const R: usize, const N: usize>(
     s: S,
-    keys: K,
+    keys: E,
     first: usize,
     dim: usize,
     q: *const f32,
@@ -88,9 +88,9 @@ pub(super) unsafe fn score<S: Simd, K: Keys, const R: usize, const N: usize>(
 /// # Safety
 /// `values` has those positions and dimensions; `weights` has `R` rows of stride [`SEGMENT`] with `to` elements.
 #[inline(always)]
-pub(super) unsafe fn weigh<S: Simd, V: Values, const R: usize, const N: usize>(
+pub(super) unsafe fn weigh<S: Simd, E: Element, const R: usize, const N: usize>(
     s: S,
-    values: V,
+    values: E,
     first: usize,
     from: usize,
     to: usize,

@@ -296,6 +296,19 @@ macro_rules! avx2_pairs {
         unsafe fn load_f16_16(self, p: *const u16) -> [__m256; 2] {
             [self.load_f16(p), self.load_f16(p.add(8))]
         }
+        #[inline(always)]
+        unsafe fn load_i4(self, p: *const u8, half: usize) -> [__m256; 2] {
+            let bytes = _mm_srl_epi16(
+                _mm_loadu_si128(p.cast()),
+                _mm_cvtsi32_si128(4 * half as i32),
+            );
+            let codes = _mm_and_si128(bytes, _mm_set1_epi8(15));
+            let codes = _mm_sub_epi8(codes, _mm_set1_epi8(8));
+            [
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes)),
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(codes, codes))),
+            ]
+        }
         avx2_pairs!(add_16 = add, sub_16 = sub, mul_16 = mul);
         avx2_pairs!(div_16 = div, max_16 = max, min_16 = min);
         #[inline(always)]

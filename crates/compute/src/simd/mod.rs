@@ -267,6 +267,8 @@ pub(crate) trait Simd: Vector {
     unsafe fn store_16(self, p: *mut f32, x: Self::W);
     /// Reads 16 IEEE halves.
     unsafe fn load_f16_16(self, p: *const u16) -> Self::W;
+    /// Reads the lower (`half` 0) or the upper (1) 4 bits of 16 bytes, less 8.
+    unsafe fn load_i4(self, p: *const u8, half: usize) -> Self::W;
     fn add_16(self, a: Self::W, b: Self::W) -> Self::W;
     fn sub_16(self, a: Self::W, b: Self::W) -> Self::W;
     fn mul_16(self, a: Self::W, b: Self::W) -> Self::W;

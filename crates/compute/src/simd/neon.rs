@@ -300,6 +300,17 @@ impl<P: Products> Simd for Neon<P> {
     unsafe fn load_f16_16(self, p: *const u16) -> [Floats; 2] {
         [self.load_f16(p), self.load_f16(p.add(8))]
     }
+    #[inline(always)]
+    unsafe fn load_i4(self, p: *const u8, half: usize) -> [Floats; 2] {
+        let bytes = vshlq_u8(vld1q_u8(p), vdupq_n_s8(-4 * half as i8));
+        let codes = vsubq_u8(vandq_u8(bytes, vdupq_n_u8(15)), vdupq_n_u8(8));
+        let codes = vreinterpretq_s8_u8(codes);
+        let wide = [vmovl_s8(vget_low_s8(codes)), vmovl_high_s8(codes)];
+        each!(2; i => [
+            vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide[i]))),
+            vcvtq_f32_s32(vmovl_high_s16(wide[i])),
+        ])
+    }
     by_vectors!(add_16 = add, sub_16 = sub, mul_16 = mul);
     by_vectors!(div_16 = div, max_16 = max, min_16 = min);
     #[inline(always)]

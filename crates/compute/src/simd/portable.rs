@@ -204,6 +204,11 @@ impl Simd for Portable {
         self.join([self.load_f16(p), self.load_f16(p.add(8))])
     }
     #[inline]
+    unsafe fn load_i4(self, p: *const u8, half: usize) -> [f32; 16] {
+        let bytes = p.cast::<[u8; 16]>().read_unaligned();
+        bytes.map(|byte| f32::from((byte >> (4 * half)) & 15) - 8.0)
+    }
+    #[inline]
     fn add_16(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
         zip(a, b, |a, b| a + b)
     }

@@ -65,6 +65,16 @@ impl Simd for Avx512Vnni {
         // In this form the load is a part of the instruction.
         _mm512_cvt_roundph_ps::<_MM_FROUND_CUR_DIRECTION>(_mm256_loadu_si256(p.cast()))
     }
+    #[inline(always)]
+    unsafe fn load_i4(self, p: *const u8, half: usize) -> __m512 {
+        let numbers = _mm512_setr_ps(
+            -8.0, -7.0, -6.0, -5.0, -4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0,
+        );
+        // An index is the lowest 4 bits.
+        let index = _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()));
+        let index = _mm512_srl_epi32(index, _mm_cvtsi32_si128(4 * half as i32));
+        _mm512_permutexvar_ps(index, numbers)
+    }
     avx512_operations!(add_16 = _mm512_add_ps, sub_16 = _mm512_sub_ps);
     avx512_operations!(mul_16 = _mm512_mul_ps);
     /// A rough reciprocal, made exact in two steps: divisions of such vectors are slow.

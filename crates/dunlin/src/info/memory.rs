@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use dunlin_engine::{
-    KvElement, MemoryPlan, ModelSpec, SCORE_ROWS, mapped_weight_bytes, weight_bytes,
+    KvTypes, MemoryPlan, ModelSpec, SCORE_ROWS, mapped_weight_bytes, weight_bytes,
     weight_bytes_beside_mapped,
 };
 use dunlin_format::{Array, Gguf, Value};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::{Error, FitOptions};
 
@@ -25,10 +25,13 @@ pub struct MemoryEstimate {
     /// Weights that are left in the file ([`LoadOptions::mapped_weights`](crate::LoadOptions::mapped_weights)). They are in
     /// memory as far as there is room, once for all processes, and not in [`MemoryEstimate::total`].
     pub mapped_weights: u64,
-    /// Number type of the cache of keys and values.
-    pub kv_type: &'static str,
+    /// Number types of the cache of keys and values.
+    #[serde(rename = "kv_type", serialize_with = "as_text")]
+    pub kv_types: KvTypes,
     /// Keys and values of a whole context. The memory is taken as the context fills.
     pub kv_cache: u64,
+    /// Those of them that layers with a sliding window keep, as long as the others'; 0 in an encoder, which shares all.
+    pub window_kv_cache: u64,
     /// Keys and values of one token.
     pub kv_cache_per_token: u64,
     /// Work buffers, and the states of recurrent layers.
@@ -116,10 +119,10 @@ impl Sizes {
                 limit,
             });
         }
-        let (spec, element) = (&self.spec, options.kv_element);
+        let (spec, types) = (&self.spec, options.kv_types);
         Ok(match options.mapped_weights {
-            true => self.header.memory_mapped(spec, context_length, element),
-            false => self.header.memory(spec, context_length, element),
+            true => self.header.memory_mapped(spec, context_length, types),
+            false => self.header.memory(spec, context_length, types),
         })
     }
 }
@@ -143,20 +146,21 @@ impl Header {
         }
     }
 
-    /// The memory with a context of this many tokens and a cache of this number type.
+    /// The memory with a context of this many tokens and a cache of these number types.
     pub(crate) fn memory(
         &self,
         spec: &ModelSpec,
         context_length: usize,
-        kv_element: KvElement,
+        kv_types: KvTypes,
     ) -> MemoryEstimate {
-        let plan = MemoryPlan::of(spec, self.weights, context_length, kv_element);
+        let plan = MemoryPlan::of(spec, self.weights, context_length, kv_types);
         MemoryEstimate {
             weights: plan.weights,
             mapped_weights: 0,
-            kv_type: kv_element.name(),
+            kv_types,
             kv_cache: plan.kv_cache,
-            kv_cache_per_token: spec.kv_bytes_per_token(kv_element),
+            window_kv_cache: plan.window_kv_cache,
+            kv_cache_per_token: spec.kv_bytes_per_token(kv_types),
             buffers: plan.buffers + plan.states - untouched_scores(spec, context_length),
             tokenizer: self.tokenizer,
             process: PROCESS_BYTES,
@@ -169,14 +173,18 @@ impl Header {
         &self,
         spec: &ModelSpec,
         context_length: usize,
-        kv_element: KvElement,
+        kv_types: KvTypes,
     ) -> MemoryEstimate {
         MemoryEstimate {
             weights: self.beside_mapped,
             mapped_weights: self.mapped_weights,
-            ..self.memory(spec, context_length, kv_element)
+            ..self.memory(spec, context_length, kv_types)
         }
     }
+}
+
+fn as_text<S: Serializer>(types: &KvTypes, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(types)
 }
 
 /// Bytes of the engine's rows of scores that a generation never touches, so that they take no memory: it asks for one row at

@@ -11,7 +11,7 @@ const BLOCKS: usize = 8;
 fn cache(recurrent: bool) -> KvCache {
     let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dunlin/tests/fixtures/tiny.gguf");
     let spec = ModelSpec::from_gguf(&Gguf::open(&tiny).unwrap()).unwrap();
-    let mut cache = KvCache::new(&spec, KvElement::F16, BLOCKS * POSITIONS_PER_BLOCK);
+    let mut cache = KvCache::new(&spec, KvTypes::default(), BLOCKS * POSITIONS_PER_BLOCK);
     cache.state_len = if recurrent { 2 } else { 0 };
     cache
 }

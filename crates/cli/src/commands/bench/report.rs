@@ -7,7 +7,6 @@ use dunlin::{Bench, BenchKind, BenchResult, BenchTest, Spread};
 use serde_json::{Map, Value, json};
 
 use super::BenchArgs;
-use crate::args::Kv;
 use crate::output;
 use crate::terminal::printable;
 
@@ -87,16 +86,8 @@ pub(super) struct Report {
     processor: Option<String>,
     threads: usize,
     tier: &'static str,
-    kv: &'static str,
+    kv: String,
     runs: usize,
-}
-
-pub(super) fn kv_name(kv: Kv) -> &'static str {
-    match kv {
-        Kv::F16 => "f16",
-        Kv::F32 => "f32",
-        Kv::Q8_0 => "q8_0",
-    }
 }
 
 impl Report {
@@ -114,7 +105,7 @@ impl Report {
             processor: dunlin::processor_name(),
             threads: bench.threads(),
             tier: bench.tier().name(),
-            kv: kv_name(args.kv),
+            kv: args.kv.types().to_string().to_lowercase(),
             runs: bench.runs(),
         }
     }

@@ -36,7 +36,8 @@ pub(super) struct Head {
 struct Model {
     sha256: String,
     name: Option<String>,
-    kv_element: String,
+    #[serde(rename = "kv_element")]
+    kv_types: String,
     yarn_factor: Option<f32>,
 }
 
@@ -117,7 +118,7 @@ impl Model {
         Model {
             sha256: lm.sha256().to_owned(),
             name: lm.info().name.clone(),
-            kv_element: config.kv_element.name().to_owned(),
+            kv_types: config.kv_types.to_string(),
             yarn_factor: config.yarn_factor,
         }
     }
@@ -140,8 +141,8 @@ impl Model {
             };
             return mismatch("model", named(self), named(loaded));
         }
-        if has_computed && self.kv_element != loaded.kv_element {
-            let (session, loaded) = (&self.kv_element, &loaded.kv_element);
+        if has_computed && self.kv_types != loaded.kv_types {
+            let (session, loaded) = (&self.kv_types, &loaded.kv_types);
             return mismatch("KV type", session.clone(), loaded.clone());
         }
         if has_computed && self.yarn_factor != loaded.yarn_factor {
