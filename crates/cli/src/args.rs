@@ -3,6 +3,7 @@
 use clap::{Args, Parser, Subcommand};
 use dunlin::Tier;
 
+use crate::commands::types::TypeArgs;
 use crate::commands::{
     bench, cache, catalog, classify, convert, devices, embed, extract, fim, list, logits,
     perplexity, pull, rerank, rm, run, search, show, summarize, template, tokenize, translate,
@@ -147,6 +148,8 @@ pub(crate) struct LoadArgs {
     /// Keep weights and cache in memory whatever else runs: the system may not swap them out
     #[arg(long)]
     pub(crate) mlock: bool,
+    #[command(flatten)]
+    pub(crate) types: TypeArgs,
 }
 
 pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {

@@ -117,6 +117,10 @@ fn of_sdk(error: &Error) -> Option<u8> {
         Error::NotAFolder { .. }
         | Error::NoPooling { .. }
         | Error::Dimensions { .. }
+        | Error::TensorPattern { .. }
+        | Error::TensorPatternUnused { .. }
+        | Error::TensorWidth { .. }
+        | Error::MappedConversion
         | Error::NoFileTokens => Some(USAGE),
         Error::CannotGenerate { .. }
         | Error::CannotInfill { .. }

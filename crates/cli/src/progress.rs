@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use dunlin::Progress;
+use dunlin::{Progress, TypePlan};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::interrupt::{self, Interruptible};
@@ -100,6 +100,14 @@ impl ProgressView {
     /// As [`ProgressView::import`], for a file that the user asked for.
     pub(crate) fn convert(&mut self, done: u64, total: u64) -> ControlFlow<()> {
         self.count(Phase::Convert, done, Some(total));
+        self.answer()
+    }
+
+    /// What becomes of the types of the weights.
+    pub(crate) fn types(&mut self, plan: &TypePlan) -> ControlFlow<()> {
+        for note in plan.notes() {
+            self.line(&note, false);
+        }
         self.answer()
     }
 

@@ -12,6 +12,7 @@ use crate::simd::{Kernel, Simd};
 use crate::tier::Tier;
 use dunlin_format::DType;
 use std::marker::PhantomData;
+use std::ops::{ControlFlow, Range};
 use units::Packer;
 use words::Rows;
 
@@ -37,6 +38,9 @@ pub enum PackError {
         /// The bytes that were given.
         bytes: usize,
     },
+    /// Whoever was told of the progress wanted no more.
+    #[error("the packing was interrupted")]
+    Interrupted,
 }
 
 /// Bytes of the file that are packed before anybody is told.
@@ -69,31 +73,67 @@ pub fn pack_with(
     bytes: &[u8],
     packed: &mut dyn FnMut(usize),
 ) -> Result<PackedMatrix, PackError> {
-    let Layout {
-        format,
-        row_bytes,
-        size,
-    } = Layout::of(dtype, rows, cols, bytes.len())?;
-    let (unit_cols, unit_bytes) = format.unit();
-    let (panels, panel_bytes) = (rows.div_ceil(ROWS), cols / unit_cols * unit_bytes);
-    let mut data = Memory::zeroed(size);
-    let out = SendPtr(data.as_mut_ptr());
-    let piece = (PIECE / (ROWS * row_bytes)).max(1);
-    for start in (0..panels).step_by(piece) {
-        let end = panels.min(start + piece);
-        pool.for_each(end - start, 16, |index| {
-            let panel = start + index;
-            let at = panel * panel_bytes;
-            // SAFETY: each panel is a part of `data` of its own.
-            let target = unsafe {
-                std::slice::from_raw_parts_mut(out.get().add(at), panel_bytes.min(size - at))
-            };
-            let first = panel * ROWS;
-            let count = ROWS.min(rows - first);
-            let rows = &bytes[first * row_bytes..(first + count) * row_bytes];
-            pack_panel(format, rows, row_bytes, target);
+    let layout = Layout::of(dtype, rows, cols, bytes.len())?;
+    let (format, row_bytes) = (layout.format, layout.row_bytes);
+    let mut data = Memory::zeroed(layout.size);
+    let piece = (PIECE / (ROWS * row_bytes)).max(1) * ROWS;
+    for start in (0..rows).step_by(piece) {
+        let piece = start..rows.min(start + piece);
+        layout.for_each_panel(pool, 16, &mut data, piece.clone(), |rows, panel| {
+            let rows = &bytes[rows.start * row_bytes..rows.end * row_bytes];
+            pack_panel(format, rows, row_bytes, panel);
         });
-        packed((rows.min(end * ROWS) - start * ROWS) * row_bytes);
+        packed(piece.len() * row_bytes);
+    }
+    Ok(PackedMatrix {
+        format,
+        rows,
+        cols,
+        data: Data::Packed(data),
+    })
+}
+
+/// Weights that are written and packed before anybody is told.
+const WRITTEN_PIECE: usize = 1 << 20;
+
+/// Packs a matrix `[rows, cols]` whose rows are not there yet: `write` appends the bytes of some neighbouring ones, in the layout
+/// of `dtype`, to an empty vector, on any thread. So a matrix changes its type without a copy of all of it; what is not written is
+/// zero. `packed` is told after each million weights or so how many rows are packed since, and can end it.
+///
+/// # Errors
+/// See [`PackError`].
+pub fn pack_written(
+    pool: &Pool,
+    dtype: DType,
+    rows: usize,
+    cols: usize,
+    write: impl Fn(Range<usize>, &mut Vec<u8>) + Sync,
+    packed: &mut dyn FnMut(usize) -> ControlFlow<()>,
+) -> Result<PackedMatrix, PackError> {
+    let wrong = || PackError::WrongSize {
+        dtype,
+        rows,
+        cols,
+        bytes: 0,
+    };
+    let row_bytes = dtype.row_bytes(cols).ok_or_else(wrong)?;
+    let bytes = row_bytes.checked_mul(rows).ok_or_else(wrong)?;
+    let layout = Layout::of(dtype, rows, cols, bytes)?;
+    let format = layout.format;
+    let mut data = Memory::zeroed(layout.size);
+    let piece = (WRITTEN_PIECE / (ROWS * cols)).max(pool.threads()) * ROWS;
+    for start in (0..rows).step_by(piece) {
+        let piece = start..rows.min(start + piece);
+        layout.for_each_panel(pool, 1, &mut data, piece.clone(), |rows, panel| {
+            let bytes = rows.len() * row_bytes;
+            let mut written = Vec::with_capacity(bytes);
+            write(rows, &mut written);
+            written.resize(bytes, 0);
+            pack_panel(format, &written, row_bytes, panel);
+        });
+        if packed(piece.len()).is_break() {
+            return Err(PackError::Interrupted);
+        }
     }
     Ok(PackedMatrix {
         format,
@@ -108,6 +148,7 @@ struct Layout {
     format: PanelFormat,
     /// Of the file.
     row_bytes: usize,
+    panel_bytes: usize,
     /// Bytes of all panels.
     size: usize,
 }
@@ -128,11 +169,35 @@ impl Layout {
         if row_bytes.checked_mul(rows) != Some(bytes) {
             return Err(wrong());
         }
+        let (unit_cols, unit_bytes) = format.unit();
         Ok(Layout {
             format,
             row_bytes,
+            panel_bytes: cols / unit_cols * unit_bytes,
             size,
         })
+    }
+
+    /// Calls `f` with the rows of each panel of `rows`, which begin one, and the panel's part of `data`.
+    fn for_each_panel(
+        &self,
+        pool: &Pool,
+        chunk: usize,
+        data: &mut Memory,
+        rows: Range<usize>,
+        f: impl Fn(Range<usize>, &mut [u8]) + Sync,
+    ) {
+        let (size, panel_bytes) = (self.size, self.panel_bytes);
+        let out = SendPtr(data.as_mut_ptr());
+        pool.for_each(rows.len().div_ceil(ROWS), chunk, |index| {
+            let first = rows.start + index * ROWS;
+            let at = first / ROWS * panel_bytes;
+            // SAFETY: each panel is a part of `data` of its own, which has `size` bytes.
+            let panel = unsafe {
+                std::slice::from_raw_parts_mut(out.get().add(at), panel_bytes.min(size - at))
+            };
+            f(first..rows.end.min(first + ROWS), panel);
+        });
     }
 }
 

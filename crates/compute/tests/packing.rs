@@ -5,9 +5,12 @@
 
 use dunlin_compute::{
     Activations, Matmul, PackError, PackedMatrix, Pool, Tier, map, matmul, pack, pack_with,
+    pack_written,
 };
 use dunlin_format::{DType, decode};
+use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const TYPES: [DType; 15] = [
     DType::F32,
@@ -165,4 +168,57 @@ fn packing_tells_of_every_byte_once() {
     .unwrap();
     assert_eq!(told.iter().sum::<usize>(), bytes.len());
     assert!(told.len() > 1, "{told:?}");
+}
+
+#[test]
+fn rows_that_are_written_while_packing_give_the_same_matrix() {
+    let pool = Pool::new(2).unwrap();
+    for (dtype, columns) in [
+        (DType::F16, 39),
+        (DType::Q5_0, 96),
+        (DType::Q4_K, 512),
+        (DType::IQ2_XXS, 256),
+    ] {
+        // Several pieces, and a last panel that is not full.
+        let rows = 2_200_000 / columns + 3;
+        let row_bytes = dtype.row_bytes(columns).unwrap();
+        let bytes = blocks(dtype, rows * columns / dtype.block_len());
+        let expected = pack(&pool, dtype, rows, columns, &bytes).unwrap();
+        let mut told = Vec::new();
+        let write = |rows: std::ops::Range<usize>, out: &mut Vec<u8>| {
+            out.extend_from_slice(&bytes[rows.start * row_bytes..rows.end * row_bytes]);
+        };
+        let found = pack_written(&pool, dtype, rows, columns, write, &mut |rows| {
+            told.push(rows);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        assert_eq!(told.iter().sum::<usize>(), rows);
+        assert!(told.len() > 1, "{told:?}");
+        let [a, b] = [&expected, &found].map(|packed| product(&pool, Tier::PORTABLE, packed, 1));
+        let same = a.iter().zip(&b).all(|(a, b)| a.to_bits() == b.to_bits());
+        assert!(same, "{dtype:?}");
+    }
+}
+
+#[test]
+fn packing_of_written_rows_ends_when_it_is_told_to() {
+    let pool = Pool::new(2).unwrap();
+    let calls = AtomicUsize::new(0);
+    let write = |_: std::ops::Range<usize>, _: &mut Vec<u8>| {
+        calls.fetch_add(1, Ordering::Relaxed);
+    };
+    let mut told = 0;
+    let stopped = pack_written(&pool, DType::Q8_0, 1 << 20, 64, write, &mut |_| {
+        told += 1;
+        ControlFlow::Break(())
+    });
+    assert!(matches!(stopped, Err(PackError::Interrupted)));
+    assert_eq!(told, 1);
+    let calls = calls.into_inner();
+    assert!(calls < 1 << 14, "{calls}");
+    let refused = pack_written(&pool, DType::Q4_K, 8, 100, |_, _| (), &mut |_| {
+        ControlFlow::Continue(())
+    });
+    assert!(matches!(refused, Err(PackError::WrongSize { .. })));
 }

@@ -9,7 +9,8 @@ use std::{
 };
 
 use dunlin_format::{
-    Array, DType, FormatError, GgufWriter, Metadata, SafeTensors, StringArray, decode, encode,
+    Array, DType, FormatError, GgufWriter, Metadata, SafeTensors, StringArray, decode,
+    encodable_types, encode,
 };
 use dunlin_text::tokenizer_metadata;
 
@@ -37,22 +38,28 @@ pub enum OutputType {
     BF16,
     /// 8 bits and a scale for each 32 weights.
     Q8_0,
+    /// Another type that weights can be brought into ([`encodable_types`]), for every matrix, embeddings and head included.
+    Quantized(DType),
 }
 
 impl FromStr for OutputType {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Ok(match text.to_ascii_lowercase().as_str() {
-            "source" | "auto" => Self::Source,
-            "f32" => Self::F32,
-            "f16" => Self::F16,
-            "bf16" => Self::BF16,
-            "q8_0" => Self::Q8_0,
-            _ => {
-                return Err(format!(
-                    "`{text}` is none of source, f32, f16, bf16 and q8_0"
-                ));
+        let named = |dtype: &DType| dtype.name().eq_ignore_ascii_case(text);
+        Ok(match encodable_types().find(named) {
+            Some(DType::F32) => Self::F32,
+            Some(DType::F16) => Self::F16,
+            Some(DType::BF16) => Self::BF16,
+            Some(DType::Q8_0) => Self::Q8_0,
+            Some(dtype) => Self::Quantized(dtype),
+            None if ["source", "auto"].contains(&text.to_ascii_lowercase().as_str()) => {
+                Self::Source
+            }
+            None => {
+                let names = encodable_types().map(|dtype| dtype.name().to_lowercase());
+                let names = names.collect::<Vec<_>>().join(", ");
+                return Err(format!("`{text}` is none of source, {names}"));
             }
         })
     }
@@ -146,6 +153,7 @@ fn output_dtype(folder: &Folder, asked: OutputType) -> DType {
         OutputType::F16 => DType::F16,
         OutputType::BF16 => DType::BF16,
         OutputType::Q8_0 => DType::Q8_0,
+        OutputType::Quantized(dtype) => dtype,
         OutputType::Source => {
             let tensors = folder.weights.iter().flat_map(SafeTensors::tensors);
             let mut matrices = tensors.filter(|tensor| tensor.shape.len() > 1);
@@ -207,17 +215,21 @@ fn describe_reranker(family: &str, metadata: &mut Metadata, tokenizer: &mut Meta
 }
 
 /// Says which matrices could not be brought into the type asked for.
-fn fallbacks(outputs: &[Output], dtype: DType) -> Option<String> {
-    let fallen = |output: &&Output| output.dtype == DType::F16 && dtype != DType::F16;
-    let count = outputs.iter().filter(fallen).count();
-    let first = outputs.iter().find(fallen)?;
-    Some(format!(
-        "{count} tensors were written as F16, since their rows are not whole blocks of {dtype} \
-         ({} each): {} has rows of {}, for example",
-        dtype.block_len(),
-        first.name,
-        first.shape[0]
-    ))
+fn fallbacks(outputs: &[Output], dtype: DType) -> Vec<String> {
+    let others = encodable_types().filter(|other| ![dtype, DType::F32].contains(other));
+    let note = |other: DType| {
+        let fallen = || outputs.iter().filter(move |output| output.dtype == other);
+        let first = fallen().next()?;
+        Some(format!(
+            "{} tensors were written as {other}, since their rows are not whole blocks of {dtype} \
+             ({} each): {} has rows of {}, for example",
+            fallen().count(),
+            dtype.block_len(),
+            first.name,
+            first.shape[0]
+        ))
+    };
+    others.filter_map(note).collect()
 }
 
 fn write(
@@ -317,7 +329,10 @@ impl Sink<'_, '_> {
     fn put(&mut self, output: &Output, values: &[f32]) -> Result<(), ConvertError> {
         check_range(output, values)?;
         let mut bytes = Vec::new();
-        encode(output.dtype, values, &mut bytes)?;
+        encode(output.dtype, values, &mut bytes).map_err(|error| match error {
+            FormatError::NotEncodable { value, .. } => too_large(output, value),
+            error => error.into(),
+        })?;
         let written = self.sink.write_all(&bytes);
         written.map_err(FormatError::Write)?;
         let mut progress = self.progress.borrow_mut();
@@ -330,22 +345,22 @@ impl Sink<'_, '_> {
     }
 }
 
-/// F16 holds less than F32 and BF16, and so do the scales of Q8_0.
+/// F16 holds less than F32 and BF16. (Types with blocks check by themselves.)
 fn check_range(output: &Output, values: &[f32]) -> Result<(), ConvertError> {
     // What is nearer to the next number (65536) than to the largest one becomes infinite.
-    let limit = match output.dtype {
-        DType::F16 => 65520.0,
-        DType::Q8_0 => 65520.0 * 127.0,
-        _ => return Ok(()),
-    };
+    const LIMIT: f32 = 65520.0;
     let mut finite = values.iter().filter(|value| value.is_finite());
-    match finite.find(|value| value.abs() >= limit) {
+    match finite.find(|value| output.dtype == DType::F16 && value.abs() >= LIMIT) {
         None => Ok(()),
-        Some(&value) => Err(ConvertError::TooLarge {
-            tensor: output.name.clone(),
-            value,
-            dtype: output.dtype,
-        }),
+        Some(&value) => Err(too_large(output, value)),
+    }
+}
+
+fn too_large(output: &Output, value: f32) -> ConvertError {
+    ConvertError::TooLarge {
+        tensor: output.name.clone(),
+        value,
+        dtype: output.dtype,
     }
 }
 

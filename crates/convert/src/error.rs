@@ -101,10 +101,10 @@ pub enum ConvertError {
          converted. Get the repository of the unquantized model"
     )]
     UnsupportedType { tensor: String, dtype: String },
-    /// A weight that is too large for the type asked for.
+    /// A weight that is too large for the type asked for, or no number where it takes numbers only.
     #[error(
-        "the tensor `{tensor}` holds {value:e}, which {dtype} cannot express (65504 is its \
-         largest number). Convert to bf16 or f32 instead"
+        "the tensor `{tensor}` holds {value:e}, which {dtype} cannot express. Convert to bf16 or \
+         f32 instead"
     )]
     TooLarge {
         tensor: String,

@@ -342,7 +342,17 @@ fn file_type(dtype: DType) -> u32 {
     match dtype {
         DType::F32 => 0,
         DType::F16 => 1,
+        DType::Q4_0 => 2,
+        DType::Q4_1 => 3,
         DType::Q8_0 => 7,
+        DType::Q5_0 => 8,
+        DType::Q5_1 => 9,
+        DType::Q2_K => 10,
+        // Of the mixes with this name, those with the least of other types.
+        DType::Q3_K => 11,
+        DType::Q4_K => 14,
+        DType::Q5_K => 16,
+        DType::Q6_K => 18,
         DType::BF16 => 32,
         _ => 1,
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use dunlin_format::{DType, SafeTensor};
+use dunlin_format::{DType, SafeTensor, encoding_for_width};
 
 use crate::{
     ConvertError, Folder,
@@ -341,10 +341,7 @@ impl Planner<'_> {
         if vector || F32.iter().any(|end| name.ends_with(end)) {
             return DType::F32;
         }
-        match self.dtype.row_bytes(shape[0] as usize) {
-            Some(_) => self.dtype,
-            None => DType::F16,
-        }
+        encoding_for_width(self.dtype, shape[0] as usize)
     }
 
     fn kept_rows(

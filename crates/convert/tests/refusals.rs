@@ -292,9 +292,15 @@ fn weights_beyond_the_type_are_named() {
     let error = work.convert(OutputType::F16).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the tensor `blk.0.ffn_gate.weight` holds 1.31072e5, which F16 cannot express (65504 is its \
-         largest number). Convert to bf16 or f32 instead"
+        "the tensor `blk.0.ffn_gate.weight` holds 1.31072e5, which F16 cannot express. Convert to bf16 or \
+         f32 instead"
     );
+    let error = work
+        .convert("q5_1".parse().unwrap())
+        .unwrap_err()
+        .to_string();
+    let named = error.contains("blk.0.ffn_gate.weight") && error.contains("Q5_1");
+    assert!(named, "{error}");
 }
 
 fn without(name: &'static str) -> Work {

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, fs, ops::ControlFlow, path::Path};
 
 use common::{FIXTURES, Work};
 use dunlin_convert::{ConvertError, ConvertOptions, Folder, OutputType, convert, is_model_folder};
-use dunlin_format::{DType, Value};
+use dunlin_format::{DType, Gguf, Value, decode};
 use sha2::{Digest, Sha256};
 
 #[test]
@@ -98,6 +98,51 @@ fn rows_that_are_no_whole_blocks_are_said() {
           blk.0.ffn_down.weight has rows of 48, for example"
         ]
     );
+}
+
+#[test]
+fn k_quants_of_narrow_rows_become_the_next_types() {
+    let work = Work::tiny_llama();
+    let (gguf, report) = work.convert("q4_k".parse().unwrap()).unwrap();
+    let dtype = |name: &str| gguf.tensor(name).unwrap().dtype;
+    assert_eq!(dtype("blk.0.attn_q.weight"), DType::Q5_0);
+    assert_eq!(dtype("token_embd.weight"), DType::Q5_0);
+    assert_eq!(dtype("blk.0.ffn_down.weight"), DType::F16);
+    assert_eq!(dtype("blk.0.attn_norm.weight"), DType::F32);
+    assert_eq!(report.notes.len(), 2, "{:?}", report.notes);
+    assert!(
+        report
+            .notes
+            .iter()
+            .all(|note| note.contains("blocks of Q4_K (256 each)"))
+    );
+
+    // The same weights as in F32, each within half a step of its block.
+    let (exact, _) = work.convert(OutputType::F32).unwrap();
+    for info in gguf
+        .tensors()
+        .iter()
+        .filter(|info| info.dtype == DType::Q5_0)
+    {
+        let read = |gguf: &Gguf| {
+            let info = gguf.tensor(&info.name).unwrap();
+            let mut values = vec![0.0; info.rows() * info.cols()];
+            decode(info.dtype, gguf.data(info), &mut values).unwrap();
+            values
+        };
+        let (found, exact) = (read(&gguf), read(&exact));
+        for (found, exact) in found.chunks(32).zip(exact.chunks(32)) {
+            let largest = exact.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+            for (a, b) in found.iter().zip(exact) {
+                // The end of the range without a code of its own is up to a step away.
+                assert!(
+                    (a - b).abs() <= largest / 16.0 * 1.01,
+                    "{}: {a} {b}",
+                    info.name
+                );
+            }
+        }
+    }
 }
 
 #[test]

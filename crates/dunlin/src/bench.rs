@@ -87,11 +87,12 @@ impl Bench {
             yarn_factor: load.yarn_factor,
         };
         // The tokenizer is built as for any other use, so that the time to load is the one that users wait.
-        let (engine, _) = lm::load_both(&gguf, config, &mut load)?;
+        let types = load.type_plan(&gguf, &spec)?;
+        let (engine, _) = lm::load_both(&gguf, config, &types, &mut load)?;
         let load = start.elapsed();
         let memory = MemoryEstimate {
             weights: engine.weight_bytes(),
-            ..Header::of(&gguf, &spec).memory(&spec, config.context_length, config.kv_types)
+            ..Header::of(&gguf, &spec, &types).memory(&spec, config.context_length, config.kv_types)
         };
         let info = ModelInfo::of(&gguf)?;
         Ok(Bench {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use dunlin_convert::ConvertError;
 use dunlin_engine::EngineError;
-use dunlin_format::FormatError;
+use dunlin_format::{DType, FormatError};
 use dunlin_hub::HubError;
 use dunlin_text::TextError;
 
@@ -75,9 +75,48 @@ pub enum Error {
         limit: usize,
     },
 
+    /// A pattern for types of weights is no regular expression.
+    #[error("the pattern {pattern:?} for types of weights is no regular expression: {source}")]
+    TensorPattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        source: Box<regex::Error>,
+    },
+
+    /// A pattern for types of weights decides nothing.
+    #[error("the pattern {pattern:?} for types of weights decides nothing: {reason}")]
+    TensorPatternUnused {
+        /// The pattern.
+        pattern: String,
+        /// Why.
+        reason: String,
+    },
+
+    /// A matrix cannot have the type that it was asked to have.
+    #[error(
+        "tensor {tensor} has rows of {columns} weights, which are no whole blocks of {dtype} ({} weights each): ask for another type for it, or let such matrices become {wider} (`TypeFallback::Wider`, on the command line `--type-fallback`)", .dtype.block_len()
+    )]
+    TensorWidth {
+        /// The tensor.
+        tensor: String,
+        /// Weights in a row.
+        columns: usize,
+        /// The type that was asked for.
+        dtype: DType,
+        /// The next type that it can have.
+        wider: DType,
+    },
+
+    /// Weights were to stay in the file and to have other types.
+    #[error(
+        "weights that are left in the file have the types of the file: load them into memory to give them other types, or leave out the types"
+    )]
+    MappedConversion,
+
     /// A model does not fit into the memory that it was given, in any way.
     #[error(
-        "with a context of {context_length} tokens this model takes {needed} bytes, even with its weights left in the file, and {budget} are there: give it more memory, a shorter context or a cache of a smaller type, or choose a smaller model (`dunlin catalog --fits`)"
+        "with a context of {context_length} tokens this model takes at least {needed} bytes, and {budget} are there: give it more memory, a shorter context or a cache of a smaller type, or choose a smaller model (`dunlin catalog --fits`)"
     )]
     DoesNotFit {
         /// Bytes that it takes at least.

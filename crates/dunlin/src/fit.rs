@@ -7,19 +7,21 @@ use dunlin_engine::KvTypes;
 use serde::Serialize;
 
 use crate::info::Sizes;
-use crate::{Error, LoadOptions, MemoryEstimate};
+use crate::{Error, LoadOptions, MemoryEstimate, TensorTypes};
 
 /// Tokens of the shortest context that is worth loading a model for: a question and a short answer.
 const SHORTEST_CONTEXT: usize = 512;
 
 /// What a fit may choose. Every field has a default; the builder methods set one each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FitOptions {
     /// Number types of the cache of keys and values.
     pub kv_types: KvTypes,
     /// Leave the weights in the file ([`LoadOptions::mapped_weights`]). [`fit`] does so by itself where nothing else fits.
     pub mapped_weights: bool,
+    /// Types that weights are to have in memory ([`LoadOptions::tensor_types`]). They are not left in the file then.
+    pub tensor_types: TensorTypes,
     /// Tokens below which a context is of no use; `None`: 512, or all that the model was trained for where that is less.
     pub shortest_context: Option<usize>,
     /// Tokens beyond which a context is not wanted; `None`: up to what the model was trained for.
@@ -53,6 +55,13 @@ impl FitOptions {
         self
     }
 
+    /// With these types of weights instead of those of the file.
+    #[must_use]
+    pub fn with_tensor_types(mut self, types: TensorTypes) -> Self {
+        self.tensor_types = types;
+        self
+    }
+
     /// With contexts of at least this many tokens.
     #[must_use]
     pub fn with_shortest_context(mut self, tokens: usize) -> Self {
@@ -69,7 +78,7 @@ impl FitOptions {
 }
 
 /// How a model fits into so much memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Fit {
     /// Bytes that it was to fit into.
@@ -82,15 +91,18 @@ pub struct Fit {
     pub gpu_layers: u32,
     /// The memory that this takes, part by part.
     pub memory: MemoryEstimate,
+    #[serde(skip)]
+    tensor_types: TensorTypes,
 }
 
 impl Fit {
-    /// These options with the context, the type of cache and the place of the weights that fit.
+    /// These options with the context, the type of cache, and the types and the place of the weights that fit.
     #[must_use]
     pub fn apply<'a>(&self, load: LoadOptions<'a>) -> LoadOptions<'a> {
         load.with_context_length(self.context_length)
             .with_kv_types(self.memory.kv_types)
             .with_mapped_weights(self.mapped_weights)
+            .with_tensor_types(self.tensor_types.clone())
     }
 }
 
@@ -110,9 +122,10 @@ pub fn fit(path: &Path, budget: u64) -> Result<Fit, Error> {
 ///
 /// # Errors
 /// As [`fit`]; [`Error::ContextLength`] where the shortest context is none, or longer than what the model was trained for and
-/// the longest one asked for.
+/// the longest one asked for; where weights are to have other types, those of [`TypePlan::for_model`](crate::TypePlan::for_model) and
+/// [`Error::MappedConversion`].
 pub fn fit_with(path: &Path, budget: u64, options: &FitOptions) -> Result<Fit, Error> {
-    let sizes = Sizes::open(path)?;
+    let sizes = Sizes::open(path, options)?;
     let trained = sizes.longest_context();
     let longest = options.longest_context.unwrap_or(trained).min(trained);
     let shortest = options
@@ -124,10 +137,13 @@ pub fn fit_with(path: &Path, budget: u64, options: &FitOptions) -> Result<Fit, E
             limit: longest,
         });
     }
-    let ways = [options.mapped_weights, true];
+    let ways: &[bool] = match options.tensor_types.is_empty() {
+        true => &[options.mapped_weights, true],
+        false => &[false],
+    };
     let mut least = u64::MAX;
-    for mapped_weights in ways {
-        let options = options.with_mapped_weights(mapped_weights);
+    for &mapped_weights in ways {
+        let options = options.clone().with_mapped_weights(mapped_weights);
         let taken = |tokens| sizes.estimate(tokens, &options);
         least = least.min(taken(shortest)?.total());
         if least <= budget {
@@ -140,6 +156,7 @@ pub fn fit_with(path: &Path, budget: u64, options: &FitOptions) -> Result<Fit, E
                 mapped_weights,
                 gpu_layers: 0,
                 memory: taken(context_length)?,
+                tensor_types: options.tensor_types.clone(),
             });
         }
     }

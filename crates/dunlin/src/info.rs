@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::Error;
 use crate::code::can_infill;
-use crate::load::DEFAULT_CONTEXT_LENGTH;
+use crate::load::{DEFAULT_CONTEXT_LENGTH, TypePlan};
 use crate::sampling::RecommendedSampling;
 
 pub use attention::{AttentionLayout, LayerKind, LayerRun};
@@ -157,7 +157,10 @@ impl ModelInfo {
             memory: None,
             unsupported: spec.as_ref().err().map(ToString::to_string),
             path: None,
-            header: spec.as_ref().ok().map(|spec| Header::of(gguf, spec)),
+            header: spec.as_ref().ok().map(|spec| {
+                let types = TypePlan::default();
+                Header::of(gguf, spec, &types)
+            }),
             spec: spec.ok(),
         };
         info.memory = info.memory_for(info.context_length.unwrap_or(0).min(DEFAULT_CONTEXT_LENGTH));

@@ -89,7 +89,10 @@ pub use generate::{
 pub use import::{convert, imported_file};
 pub use info::{AttentionLayout, LayerKind, LayerRun, MemoryEstimate, ModelInfo, TensorTypeUse};
 pub use lm::Lm;
-pub use load::{DEFAULT_CONTEXT_LENGTH, LoadEvent, LoadOptions};
+pub use load::{
+    DEFAULT_CONTEXT_LENGTH, LoadEvent, LoadOptions, TensorConversion, TensorTypes, TypeFallback,
+    TypePlan,
+};
 pub use lora::LoraAdapter;
 pub use prompt::{Message, Prompt, TemplateOptions};
 pub use recommend::{Rating, Recommendation, Task, fitting, performance_score, rate, recommend};
@@ -108,7 +111,7 @@ pub use dunlin_engine::{
     AdapterId, AdapterUse, EngineError, KvTypes, Mirostat, ModelSpec, Pooling, SamplerConfig,
     SamplerStep,
 };
-pub use dunlin_format::{DType, DTypeUse, FormatError, Metadata, Report, Value};
+pub use dunlin_format::{DType, DTypeUse, FormatError, Metadata, Report, Value, encodable_types};
 pub use dunlin_hub::{
     Cache, CachedModel, Capability, Hub, HubConfig, HubError, Layout, Licence, ModelCard,
     ModelFile, ModelRef, Progress, PulledModel, Removed, Source, Timing, Verdict, catalog, find,

@@ -11,7 +11,7 @@ use dunlin_hub::{ModelCard, ModelRef};
 use dunlin_text::{ChatTemplate, Tokenizer};
 
 use crate::info::{Header, MemoryEstimate, ModelInfo};
-use crate::load::{LoadEvent, LoadOptions, hub_of, locate, prepare};
+use crate::load::{LoadEvent, LoadOptions, TypePlan, hub_of, locate, prepare};
 use crate::model_hash::known_sha256;
 use crate::prompt::{Message, TemplateOptions};
 use crate::state::State;
@@ -31,6 +31,7 @@ struct Inner {
     text: TokenizerFile,
     spec: ModelSpec,
     config: EngineConfig,
+    types: TypePlan,
     info: ModelInfo,
     memory: MemoryEstimate,
     path: PathBuf,
@@ -55,7 +56,8 @@ impl Lm {
     /// # Errors
     /// What keeps the model from being fetched ([`Error::Hub`]), opened ([`Error::Format`]), computed
     /// ([`Error::Engine`]) or spoken to ([`Error::Text`]); [`Error::GpuNotInBuild`], [`Error::ContextLength`],
-    /// [`Error::Cancelled`].
+    /// [`Error::Cancelled`]; where weights are to have other types, those of [`TypePlan::for_model`],
+    /// [`Error::MappedConversion`] and [`EngineError::Convert`].
     pub fn load(model: ModelRef, mut options: LoadOptions<'_>) -> Result<Self, Error> {
         let (threads, tier) = options.device.resolve()?;
         refuse_unsupported(&model)?;
@@ -72,8 +74,9 @@ impl Lm {
             kv_types: options.kv_types,
             yarn_factor: options.yarn_factor,
         };
-        let (engine, text) = load_both(&gguf, config, &mut options)?;
-        let header = Header::of(&gguf, &spec);
+        let types = options.type_plan(&gguf, &spec)?;
+        let (engine, text) = load_both(&gguf, config, &types, &mut options)?;
+        let header = Header::of(&gguf, &spec, &types);
         let memory = MemoryEstimate {
             weights: engine.weight_bytes(),
             mapped_weights: engine.mapped_bytes(),
@@ -86,6 +89,7 @@ impl Lm {
             text,
             spec,
             config,
+            types,
             info,
             memory,
             path: pulled.path,
@@ -143,6 +147,12 @@ impl Lm {
     #[must_use]
     pub fn memory(&self) -> MemoryEstimate {
         self.inner.memory
+    }
+
+    /// What became of the types of its weights ([`LoadOptions::tensor_types`]).
+    #[must_use]
+    pub fn type_plan(&self) -> &TypePlan {
+        &self.inner.types
     }
 
     /// Its description for the engine.
@@ -254,8 +264,17 @@ const RELEASE_BYTES: u64 = 8 << 20;
 pub(crate) fn load_both(
     gguf: &Arc<Gguf>,
     config: EngineConfig,
+    types: &TypePlan,
     options: &mut LoadOptions<'_>,
 ) -> Result<(Engine, TokenizerFile), Error> {
+    let weight_types = types.weight_types();
+    if !types.tensors.is_empty()
+        && options
+            .report(LoadEvent::Converting(types.clone()))
+            .is_break()
+    {
+        return Err(Error::Cancelled);
+    }
     thread::scope(|scope| {
         let text = thread::Builder::new()
             .name("dunlin-tokenizer".to_owned())
@@ -273,7 +292,7 @@ pub(crate) fn load_both(
         };
         let engine = match mapped {
             true => Engine::load_mapped(Arc::clone(gguf), config, &mut progress),
-            false => Engine::load(Arc::clone(gguf), config, &mut progress),
+            false => Engine::load_converted(Arc::clone(gguf), config, &weight_types, &mut progress),
         };
         if !mapped {
             gguf.release_pages();

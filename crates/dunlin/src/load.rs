@@ -1,17 +1,22 @@
 //! How a model is loaded, and what is said meanwhile.
 
 mod prepare;
+mod type_plan;
+mod types;
 
 use std::fmt;
 use std::ops::ControlFlow;
 
 use dunlin_compute::KvElement;
 use dunlin_engine::{KvTypes, ModelSpec};
+use dunlin_format::{DType, Gguf};
 use dunlin_hub::{Hub, HubConfig, ModelRef, Progress, PulledModel};
 
 use crate::{DeviceConfiguration, Error, import};
 
 pub(crate) use prepare::prepare;
+pub use type_plan::{TensorConversion, TypePlan};
+pub use types::{TensorTypes, TypeFallback};
 
 /// Longest context that is taken without being asked for, in tokens: the memory for it is reserved at load.
 pub const DEFAULT_CONTEXT_LENGTH: usize = 4096;
@@ -35,6 +40,9 @@ pub struct LoadOptions<'a> {
     /// shares between processes and takes back when memory is short. The answers are the same; a prompt takes a little
     /// longer, each token of an answer several times as long.
     pub mapped_weights: bool,
+    /// Types that weights are to have in memory, whatever they are in the file. Not together with
+    /// [`mapped_weights`](Self::mapped_weights).
+    pub tensor_types: TensorTypes,
     /// Keep weights and cache in memory whatever else runs: the system may not swap them out. All of the cache is taken at
     /// once. Systems limit how much a process may lock ([`Error::MemoryLock`]).
     pub memory_lock: bool,
@@ -61,6 +69,8 @@ pub enum LoadEvent {
         /// Bytes of all weights.
         total: u64,
     },
+    /// Weights have other types in memory than in the file. Told once, before the first one is read.
+    Converting(TypePlan),
     /// Weights are being read and packed.
     Loading {
         /// Bytes of the file that are packed.
@@ -118,6 +128,28 @@ impl<'a> LoadOptions<'a> {
         self
     }
 
+    /// With this type for the matrices whose name has `pattern` in it, as far as no earlier one matches
+    /// ([`TensorTypes::with_tensor_type`]).
+    #[must_use]
+    pub fn with_tensor_type(mut self, pattern: impl Into<String>, dtype: DType) -> Self {
+        self.tensor_types = self.tensor_types.with_tensor_type(pattern, dtype);
+        self
+    }
+
+    /// With this type for the matrices that no pattern matches.
+    #[must_use]
+    pub fn with_weight_type(mut self, dtype: DType) -> Self {
+        self.tensor_types = self.tensor_types.with_weight_type(dtype);
+        self
+    }
+
+    /// With these types of weights instead of those of the file.
+    #[must_use]
+    pub fn with_tensor_types(mut self, types: TensorTypes) -> Self {
+        self.tensor_types = types;
+        self
+    }
+
     /// With weights and cache kept in memory ([`memory_lock`](Self::memory_lock)).
     #[must_use]
     pub fn with_memory_lock(mut self, locked: bool) -> Self {
@@ -163,6 +195,17 @@ impl<'a> LoadOptions<'a> {
         }
     }
 
+    /// What becomes of the matrices of a model.
+    ///
+    /// # Errors
+    /// [`Error::MappedConversion`]; as [`TypePlan::for_model`].
+    pub(crate) fn type_plan(&self, gguf: &Gguf, spec: &ModelSpec) -> Result<TypePlan, Error> {
+        if self.mapped_weights && !self.tensor_types.is_empty() {
+            return Err(Error::MappedConversion);
+        }
+        TypePlan::of(gguf, spec, &self.tensor_types)
+    }
+
     /// Tokens of the context for a model. One that reads whole texts reserves no memory for it.
     ///
     /// # Errors
@@ -186,6 +229,7 @@ impl fmt::Debug for LoadOptions<'_> {
             .field("yarn_factor", &self.yarn_factor)
             .field("kv_types", &self.kv_types)
             .field("mapped_weights", &self.mapped_weights)
+            .field("tensor_types", &self.tensor_types)
             .field("memory_lock", &self.memory_lock)
             .field("warm_up", &self.warm_up)
             .field("hub", &self.hub)

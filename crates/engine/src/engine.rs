@@ -8,7 +8,7 @@ use crate::lora::{AdapterSet, AdapterUse, Adapters};
 use crate::memory;
 use crate::prefix::Computation;
 use crate::spec::{ModelSpec, RopeFactors};
-use crate::weights::{self, LoadProgress, Weights};
+use crate::weights::{self, LoadProgress, WeightSource, WeightTypes, Weights};
 use dunlin_compute::{POSITIONS_PER_BLOCK, Pool, Tier};
 use dunlin_format::Gguf;
 use std::sync::Arc;
@@ -87,7 +87,24 @@ impl Engine {
         config: EngineConfig,
         progress: LoadProgress<'_>,
     ) -> Result<Self, EngineError> {
-        Self::load_with(gguf, config, false, progress)
+        Self::load_with(gguf, config, &WeightSource::default(), progress)
+    }
+
+    /// As [`Engine::load`], with some matrices as other types than the file has: each is decoded, encoded and packed a few rows at a
+    /// time, so that memory holds no second copy of it. Of a head that is the embedding only the head changes, the rows of tokens are
+    /// read from the file.
+    ///
+    /// # Errors
+    /// As [`Engine::load`]; [`EngineError::Convert`] for a name that is none of [`matrices`](crate::matrices), a type that cannot be
+    /// encoded, rows that are no whole blocks of it, and weights that it has no code for.
+    pub fn load_converted(
+        gguf: Arc<Gguf>,
+        config: EngineConfig,
+        types: &WeightTypes,
+        progress: LoadProgress<'_>,
+    ) -> Result<Self, EngineError> {
+        let source = WeightSource::Converted(types);
+        Self::load_with(gguf, config, &source, progress)
     }
 
     /// As [`Engine::load`], but the matrices stay in the file and are packed piece by piece whenever they are multiplied: the
@@ -102,13 +119,13 @@ impl Engine {
         config: EngineConfig,
         progress: LoadProgress<'_>,
     ) -> Result<Self, EngineError> {
-        Self::load_with(gguf, config, true, progress)
+        Self::load_with(gguf, config, &WeightSource::Mapped, progress)
     }
 
     fn load_with(
         gguf: Arc<Gguf>,
         config: EngineConfig,
-        mapped: bool,
+        source: &WeightSource<'_>,
         progress: LoadProgress<'_>,
     ) -> Result<Self, EngineError> {
         let mut spec = ModelSpec::from_gguf(&gguf)?;
@@ -123,7 +140,7 @@ impl Engine {
         }
         let pool = Pool::new(config.threads).map_err(EngineError::Threads)?;
         let (ropes, _) = buffers::ropes(&spec);
-        let weights = weights::load(&gguf, &spec, &ropes, &pool, mapped, progress)?;
+        let weights = weights::load(&gguf, &spec, &ropes, &pool, source, progress)?;
         // A model that reads whole texts keeps nothing between them: there is room for a step of the shortest ones, and
         // more with the first text that needs it.
         let room = match spec.causal {

@@ -1,6 +1,6 @@
 //! The one error type of the engine.
 
-use dunlin_format::FormatError;
+use dunlin_format::{DType, FormatError};
 
 /// Everything that can go wrong between a model file and a sampled token.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +119,17 @@ pub enum EngineError {
         name: String,
         /// Why.
         source: dunlin_compute::PackError,
+    },
+
+    /// A weight matrix cannot be loaded as another type.
+    #[error("tensor {name} cannot be loaded as {dtype}: {reason}")]
+    Convert {
+        /// The tensor's name.
+        name: String,
+        /// The type that it should become.
+        dtype: DType,
+        /// Why, and what to do.
+        reason: String,
     },
 
     /// The threads could not be started.

@@ -22,10 +22,12 @@ pub use engine::{Chunk, Engine, EngineConfig, Logits, MAX_BATCH, Scores};
 pub use error::EngineError;
 pub use kv::{KvTypes, SequenceId};
 pub use lora::{AdapterId, AdapterUse, LORA_RANK_MAX, LoraAdapter, LoraMatrix, LoraPair};
-pub use memory::{MemoryPlan, mapped_weight_bytes, weight_bytes, weight_bytes_beside_mapped};
+pub use memory::{
+    MemoryPlan, mapped_weight_bytes, matrices, weight_bytes, weight_bytes_beside_mapped,
+};
 pub use sampler::{Mirostat, Random, Sampler, SamplerConfig, SamplerStep};
 pub use spec::{ModelSpec, Pooling};
 pub use stop::StopMatcher;
-pub use weights::LoadProgress;
+pub use weights::{LoadProgress, WeightTypes};
 
 mod weights;

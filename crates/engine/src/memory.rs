@@ -4,9 +4,10 @@ use crate::buffers::Buffers;
 use crate::kv::{CHECKPOINTS, KvTypes, slab_bytes};
 use crate::prefix;
 use crate::spec::{Head, ModelSpec, names};
+use crate::weights::WeightTypes;
 use crate::{EngineConfig, EngineError, MAX_BATCH};
 use dunlin_compute::{POSITIONS_PER_BLOCK, packed_bytes};
-use dunlin_format::TensorInfo;
+use dunlin_format::{DType, TensorInfo};
 
 /// Threads of a plan. Each has a few hundred kilobytes.
 const PLANNED_THREADS: usize = 4;
@@ -54,10 +55,16 @@ impl MemoryPlan {
     }
 }
 
-/// Bytes that the weights of a file take once they are packed and bound.
+/// Bytes that the weights of a file take once they are packed and bound, some of them as other types.
 #[must_use]
-pub fn weight_bytes(spec: &ModelSpec, tensors: &[TensorInfo]) -> u64 {
-    tensors.iter().map(|tensor| resident(spec, tensor)).sum()
+pub fn weight_bytes(spec: &ModelSpec, tensors: &[TensorInfo], types: &WeightTypes) -> u64 {
+    tensors
+        .iter()
+        .map(|tensor| {
+            let dtype = types.get(&tensor.name).copied();
+            resident(spec, tensor, dtype.unwrap_or(tensor.dtype))
+        })
+        .sum()
 }
 
 /// Asks the system once for all that keys, values and buffers take, so that a context beyond its memory is an error: a size
@@ -95,7 +102,18 @@ pub fn mapped_weight_bytes(spec: &ModelSpec, tensors: &[TensorInfo]) -> u64 {
 #[must_use]
 pub fn weight_bytes_beside_mapped(spec: &ModelSpec, tensors: &[TensorInfo]) -> u64 {
     let others = tensors.iter().filter(|tensor| !is_matrix(spec, tensor));
-    others.map(|tensor| resident(spec, tensor)).sum()
+    others
+        .map(|tensor| resident(spec, tensor, tensor.dtype))
+        .sum()
+}
+
+/// The tensors of a file that a model multiplies with, those that can be loaded as another type
+/// ([`Engine::load_converted`](crate::Engine::load_converted)): no tables of rows, no norms and biases, no convolutions.
+pub fn matrices<'a>(
+    spec: &'a ModelSpec,
+    tensors: &'a [TensorInfo],
+) -> impl Iterator<Item = &'a TensorInfo> {
+    tensors.iter().filter(|tensor| is_matrix(spec, tensor))
 }
 
 /// Whether a tensor is multiplied with: a table of rows or a vector is not.
@@ -103,12 +121,18 @@ fn is_matrix(spec: &ModelSpec, tensor: &TensorInfo) -> bool {
     match tensor.name.as_str() {
         names::TOKEN_EMBEDDING => spec.head == Head::Tied,
         names::PER_LAYER_EMBEDDING | names::POSITION_EMBEDDING | names::TOKEN_TYPES => false,
-        name => spec.is_used(name) && tensor.rows() > 1,
+        name => spec.is_used(name) && tensor.rows() > 1 && !is_convolution(name),
     }
 }
 
-/// Bytes that a tensor of the file takes once it is bound.
-fn resident(spec: &ModelSpec, tensor: &TensorInfo) -> u64 {
+/// Whether a tensor holds the taps of a convolution, which are floats in memory.
+fn is_convolution(name: &str) -> bool {
+    let suffix = name.splitn(3, '.').nth(2);
+    suffix.is_some_and(|suffix| [names::SSM_CONV, names::CONV].contains(&suffix))
+}
+
+/// Bytes that a tensor of the file takes once it is bound as `dtype`.
+fn resident(spec: &ModelSpec, tensor: &TensorInfo, dtype: DType) -> u64 {
     let floats = tensor.elements() * 4;
     match tensor.name.as_str() {
         // Rows are read from the mapped file; a tied head is the same matrix packed.
@@ -116,8 +140,7 @@ fn resident(spec: &ModelSpec, tensor: &TensorInfo) -> u64 {
         names::PER_LAYER_EMBEDDING => 0,
         names::POSITION_EMBEDDING | names::TOKEN_TYPES => floats,
         name if !spec.is_used(name) => 0,
-        _ if tensor.rows() == 1 => floats,
-        _ => packed_bytes(tensor.dtype, tensor.rows(), tensor.cols())
-            .map_or(floats, |bytes| bytes as u64),
+        name if tensor.rows() == 1 || is_convolution(name) => floats,
+        _ => packed_bytes(dtype, tensor.rows(), tensor.cols()).map_or(floats, |bytes| bytes as u64),
     }
 }

@@ -1,14 +1,32 @@
 //! A model's weights, packed for the kernels and bound to their places.
 
 mod bind;
+mod convert;
 
 pub(crate) use bind::load;
 
 use dunlin_compute::{PackedMatrix, PanelFormat};
+use dunlin_format::DType;
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 /// Told while weights are packed: bytes done, and of how many. Break to give up.
 pub type LoadProgress<'a> = &'a mut dyn FnMut(u64, u64) -> ControlFlow<()>;
+
+/// Types that matrices are to have in memory, by the names of their tensors. The others keep those of the file.
+pub type WeightTypes = BTreeMap<String, DType>;
+
+/// Where a model's matrices are computed from.
+#[derive(Default)]
+pub(crate) enum WeightSource<'a> {
+    /// Panels in memory, of the file's types.
+    #[default]
+    Packed,
+    /// Panels in memory, some of other types.
+    Converted(&'a WeightTypes),
+    /// The file's pages.
+    Mapped,
+}
 
 /// All weights of a model but its embedding rows, which are read from the file a row at a time.
 pub(crate) struct Weights {

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use crate::DType;
+use crate::{DType, encodable_types};
 
 /// What is wrong with a file, a value in it, or a request on it. Where a byte is to blame, `at` is
 /// its offset in the file (in the part, for a split file).
@@ -271,8 +271,22 @@ pub enum FormatError {
         bytes: usize,
     },
     /// A type that weights cannot be brought into.
-    #[error("weights cannot be encoded as {dtype}; F32, F16, BF16 and Q8_0 are possible")]
+    #[error(
+        "weights cannot be encoded as {dtype}; {} are possible",
+        encodable_names()
+    )]
     UnsupportedEncoding { dtype: DType },
+    /// A weight that blocks of this type have no code for.
+    #[error(
+        "weight {index} is {value:e}, and {dtype} takes finite numbers of a magnitude below {largest:e}: \
+         keep these weights in another type, or get the model again if it should have no such weight"
+    )]
+    NotEncodable {
+        dtype: DType,
+        index: usize,
+        value: f32,
+        largest: f32,
+    },
     /// Weights to encode that are not whole blocks.
     #[error("{values} weights are not whole blocks of {dtype}, which holds {} each", dtype.block_len())]
     PartialBlocks { dtype: DType, values: usize },
@@ -289,6 +303,11 @@ pub enum FormatError {
         expected: u64,
         found: u64,
     },
+}
+
+fn encodable_names() -> String {
+    let names: Vec<&str> = encodable_types().map(DType::name).collect();
+    names.join(", ")
 }
 
 impl FormatError {

@@ -28,7 +28,7 @@ mod writer;
 
 pub use decode::{CODES_PER_SCALE, can_decode, decode, decode_codes};
 pub use dtype::DType;
-pub use encode::{can_encode, encode};
+pub use encode::{can_encode, encodable_types, encode, encoding_for_width};
 pub use error::FormatError;
 pub use gguf::Gguf;
 pub use metadata::Metadata;

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use dunlin::{Bench, BenchOptions, DeviceConfiguration, Tier};
 
+use super::types::TypeArgs;
 use crate::args::{self, Global, at_least_one};
 use crate::kv::KvArgs;
 use crate::progress::ProgressView;
@@ -81,6 +82,8 @@ pub(crate) struct BenchArgs {
     tier: Option<Tier>,
     #[command(flatten)]
     kv: KvArgs,
+    #[command(flatten)]
+    types: TypeArgs,
     /// Do not time the start of the program
     #[arg(long)]
     no_cold_start: bool,
@@ -114,7 +117,8 @@ pub(crate) fn execute(args: &BenchArgs, global: Global, terminal: &Terminal) -> 
     let mut view = ProgressView::new(terminal);
     let load = super::options(global, &mut view)
         .with_device(device)
-        .with_kv_types(args.kv.types());
+        .with_kv_types(args.kv.types())
+        .with_tensor_types(args.types.tensor_types());
     let mut bench =
         Bench::load(&model, load, &tests).with_context(|| format!("{model} cannot be loaded"))?;
     let results = bench.run(&mut |done, total| view.measure(done as u64, total as u64))?;
@@ -135,6 +139,7 @@ pub(crate) fn execute(args: &BenchArgs, global: Global, terminal: &Terminal) -> 
             command.args(["--offline", "--quiet", "run", &args.model, "-n", "1"]);
             command.args(["--threads", &threads.to_string(), "--tier", tier.name()]);
             command.args(args.kv.arguments());
+            command.args(args.types.to_arguments());
             if is_base {
                 command.arg("--raw");
             }

@@ -19,6 +19,7 @@ Examples:
   dunlin convert ./Qwen3-0.6B --out qwen3.gguf
   dunlin convert hf:Qwen/Qwen3-0.6B --out qwen3.gguf --type q8_0
   dunlin convert all-minilm:l6-v2 --out minilm.gguf --type f16 --json
+  dunlin convert ./Qwen3-0.6B --out small.gguf --type q4_k
 
 The folder holds config.json, safetensors in one file or several, and the tokenizer's files; modules of \
 sentence-transformers are read, too. Keys, tensor names and layouts of the file are llama.cpp's, so that other programs \
@@ -36,7 +37,8 @@ pub(crate) struct ConvertArgs {
     /// The GGUF file to write
     #[arg(long, short, value_name = "FILE.gguf")]
     out: PathBuf,
-    /// Type of the weights: source (as they are), f16, bf16, f32 or q8_0; vectors stay F32
+    /// Type of the matrices, embeddings and head included: source (as they are), f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, or
+    /// q2_k to q6_k; vectors stay F32
     #[arg(long = "type", value_name = "TYPE", default_value = "source")]
     dtype: OutputType,
     /// The model's name in the file [default: that of the folder or repository]

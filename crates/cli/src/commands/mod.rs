@@ -28,6 +28,7 @@ pub(crate) mod template;
 mod texts;
 pub(crate) mod tokenize;
 pub(crate) mod translate;
+pub(crate) mod types;
 pub(crate) mod validate;
 
 use std::path::Path;
@@ -118,6 +119,7 @@ fn load(
     options.yarn_factor = args.yarn;
     options.mapped_weights = args.mmap_weights;
     options.memory_lock = args.mlock;
+    options.tensor_types = args.types.tensor_types();
     let lm =
         Lm::load(model.clone(), options).with_context(|| format!("{model} cannot be loaded"))?;
     drop(view);
@@ -164,6 +166,7 @@ fn options<'a>(global: Global, view: &'a mut ProgressView) -> LoadOptions<'a> {
         .with_progress(|event| match event {
             LoadEvent::Hub(progress) => view.fetch(progress),
             LoadEvent::Importing { done, total } => view.import(done, total),
+            LoadEvent::Converting(plan) => view.types(&plan),
             LoadEvent::Loading { done, total } => view.load(done, total),
             _ => std::ops::ControlFlow::Continue(()),
         })

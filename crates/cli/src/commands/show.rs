@@ -6,10 +6,11 @@ use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use dunlin::{
     AttentionLayout, Capability, Fit, FitOptions, Folder, HubError, MemoryEstimate, ModelCard,
-    ModelInfo, ModelRef, is_model_folder,
+    ModelInfo, ModelRef, TypePlan, is_model_folder,
 };
 use serde_json::json;
 
+use super::types::{TypeArgs, types_in_words};
 use crate::args::{Global, at_least_one};
 use crate::kv::KvArgs;
 use crate::output;
@@ -20,11 +21,13 @@ Examples:
   dunlin show ./model.gguf --context 8192 --kv q8_0
   dunlin show ./model.gguf --mmap-weights
   dunlin show ./model.gguf --budget 4GB         the longest context that fits
+  dunlin show ./model.gguf --tensor-type attn_v=q8_0 --weight-type q4_0
   dunlin show smollm2:135m --json
 
 Nothing is downloaded: of a model that is not on this machine only the catalog's card is shown.
 
-With --json: {\"model\",\"path\",\"card\",\"file\",\"folder\"} and with --budget \"fit\": \
+With --json: {\"model\",\"path\",\"card\",\"file\",\"folder\"}, with --tensor-type or --weight-type \"types\": {\"tensors\":[{\"tensor\",\"from\", \
+\"wanted\",\"to\",\"columns\",\"elements\"}]}, and with --budget \"fit\": \
 {\"budget\",\"context_length\",\"mapped_weights\",\"gpu_layers\",\"memory\"}; path and file are null where the model is not here, folder where it \
 is none. In file, attention is {\"pattern\":[{\"kind\",\"layers\"}],\"global_layers\",\"sliding_layers\",\"recurrent_layers\", \
 \"sharing_layers\",\"window\",\"is_bidirectional\"}, tensor_types has {\"name\",\"tensors\",\"elements\",\"bytes\",\"fast_kernel\"}, and memory \
@@ -43,6 +46,8 @@ pub(crate) struct ShowArgs {
     mmap_weights: bool,
     #[command(flatten)]
     kv: KvArgs,
+    #[command(flatten)]
+    types: TypeArgs,
     /// Find the longest context that fits into this much memory (8GB, 6GiB, 500MB, or bytes)
     #[arg(long, value_name = "SIZE", value_parser = size, conflicts_with = "context")]
     budget: Option<u64>,
@@ -84,27 +89,28 @@ pub(crate) fn execute(args: &ShowArgs, global: Global) -> Result<()> {
             ModelInfo::open(path).with_context(|| format!("{} cannot be read", path.display()))
         })
         .transpose()?;
-    if let Some(info) = &mut info {
+    let options = FitOptions::new()
+        .with_kv_types(args.kv.types())
+        .with_mapped_weights(args.mmap_weights)
+        .with_tensor_types(args.types.tensor_types());
+    let types = match (&file, options.tensor_types.is_empty()) {
+        (_, true) => None,
+        (Some(file), false) => Some(TypePlan::for_model(file, &options.tensor_types)?),
+        (None, false) => return Err(not_here(&model, "what becomes of the types of weights")),
+    };
+    if let (Some(info), Some(file)) = (&mut info, &file) {
         let default = info.memory.map(|memory| memory.context_length);
         if let Some(context) = args.context.or(default) {
-            info.memory = match args.mmap_weights {
-                true => info.memory_mapped_with(context, args.kv.types()),
-                false => info.memory_with(context, args.kv.types()),
+            info.memory = match (&types, args.mmap_weights) {
+                (Some(_), _) => Some(MemoryEstimate::with_options(file, context, &options)?),
+                (None, true) => info.memory_mapped_with(context, args.kv.types()),
+                (None, false) => info.memory_with(context, args.kv.types()),
             };
         }
     }
     let fit = match (args.budget, &file) {
-        (Some(budget), Some(file)) => {
-            let options = FitOptions::new()
-                .with_kv_types(args.kv.types())
-                .with_mapped_weights(args.mmap_weights);
-            Some(dunlin::fit_with(file, budget, &options)?)
-        }
-        (Some(_), None) => {
-            return Err(anyhow!(
-                "what fits can be told of a model that is on this machine: get it with `dunlin pull {model}`"
-            ));
-        }
+        (Some(budget), Some(file)) => Some(dunlin::fit_with(file, budget, &options)?),
+        (Some(_), None) => return Err(not_here(&model, "what fits")),
         (None, _) => None,
     };
     if let (Some(info), Some(fit)) = (&mut info, &fit) {
@@ -112,7 +118,7 @@ pub(crate) fn execute(args: &ShowArgs, global: Global) -> Result<()> {
     }
     if args.json {
         let (info, folder) = (info.as_ref(), folder.as_ref());
-        return print_json(&model, path.as_ref(), card, info, folder, fit);
+        return print_json(&model, path.as_ref(), card, info, folder, fit, types);
     }
     let mut rows = Vec::new();
     match card {
@@ -132,10 +138,18 @@ pub(crate) fn execute(args: &ShowArgs, global: Global) -> Result<()> {
     if let Some(info) = &info {
         rows.extend(info_rows(info));
     }
+    let notes = types.iter().flat_map(types_in_words);
+    rows.extend(notes.map(|note| row("types", note)));
     if let Some(fit) = fit {
         rows.push(row("fits", fit_in_words(&fit)));
     }
     output::table(&rows)
+}
+
+fn not_here(model: &ModelRef, what: &str) -> anyhow::Error {
+    anyhow!(
+        "{what} can be told of a model that is on this machine: get it with `dunlin pull {model}`"
+    )
 }
 
 fn fit_in_words(fit: &Fit) -> String {
@@ -190,6 +204,7 @@ fn print_json(
     info: Option<&ModelInfo>,
     folder: Option<&Folder>,
     fit: Option<Fit>,
+    types: Option<TypePlan>,
 ) -> Result<()> {
     let mut file = serde_json::to_value(info)?;
     if let (Some(memory), Some(total)) = (
@@ -213,8 +228,13 @@ fn print_json(
         "file": file,
         "folder": folder,
     });
-    if let (Some(fields), Some(fit)) = (shown.as_object_mut(), fit) {
-        fields.insert("fit".to_owned(), serde_json::to_value(fit)?);
+    if let Some(fields) = shown.as_object_mut() {
+        if let Some(fit) = fit {
+            fields.insert("fit".to_owned(), serde_json::to_value(fit)?);
+        }
+        if let Some(types) = types {
+            fields.insert("types".to_owned(), serde_json::to_value(types)?);
+        }
     }
     output::json(&shown)
 }

@@ -9,7 +9,7 @@ use dunlin_engine::{
 use dunlin_format::{Array, Gguf, Value};
 use serde::{Serialize, Serializer};
 
-use crate::{Error, FitOptions};
+use crate::{Error, FitOptions, TypePlan};
 
 /// What a program takes that has loaded nothing: its own code as far as it is used, stacks, the allocator. Measured.
 const PROCESS_BYTES: u64 = 10_000_000;
@@ -56,17 +56,17 @@ impl MemoryEstimate {
         Self::with_options(path, context_length, &FitOptions::default())
     }
 
-    /// As [`for_model`](Self::for_model), with another type of cache or number of threads, or with the weights left in the
-    /// file.
+    /// As [`for_model`](Self::for_model), with another type of cache, with the weights left in the file, or with other types
+    /// of weights.
     ///
     /// # Errors
-    /// As [`for_model`](Self::for_model).
+    /// As [`for_model`](Self::for_model) and [`TypePlan::for_model`]; [`Error::MappedConversion`].
     pub fn with_options(
         path: &Path,
         context_length: usize,
         options: &FitOptions,
     ) -> Result<Self, Error> {
-        Sizes::open(path)?.estimate(context_length, options)
+        Sizes::open(path, options)?.estimate(context_length, options)
     }
 
     /// All of it: what the process holds once the context is full.
@@ -92,11 +92,15 @@ pub(crate) struct Sizes {
 impl Sizes {
     /// # Errors
     /// As [`MemoryEstimate::for_model`].
-    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+    pub(crate) fn open(path: &Path, options: &FitOptions) -> Result<Self, Error> {
+        if options.mapped_weights && !options.tensor_types.is_empty() {
+            return Err(Error::MappedConversion);
+        }
         let gguf = Gguf::open(path)?;
         let spec = ModelSpec::from_gguf(&gguf)?;
         spec.check_tensors(&gguf)?;
-        let header = Header::of(&gguf, &spec);
+        let types = TypePlan::of(&gguf, &spec, &options.tensor_types)?;
+        let header = Header::of(&gguf, &spec, &types);
         Ok(Sizes { spec, header })
     }
 
@@ -137,9 +141,9 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    pub(crate) fn of(gguf: &Gguf, spec: &ModelSpec) -> Self {
+    pub(crate) fn of(gguf: &Gguf, spec: &ModelSpec, types: &TypePlan) -> Self {
         Header {
-            weights: weight_bytes(spec, gguf.tensors()),
+            weights: weight_bytes(spec, gguf.tensors(), &types.weight_types()),
             mapped_weights: mapped_weight_bytes(spec, gguf.tensors()),
             beside_mapped: weight_bytes_beside_mapped(spec, gguf.tensors()),
             tokenizer: tokenizer_bytes(gguf),

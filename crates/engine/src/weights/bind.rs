@@ -1,9 +1,10 @@
 //! From the file's tensors to packed weights.
 
+use super::convert::{self, Rows};
 use super::{
     AttentionWeights, ClassifierWeights, DeltaNetWeights, LayerInputWeights, LayerWeights, Linear,
     LoadProgress, MixerWeights, NormSet, NormWeights, PerLayerWeights, Rotation, ShortConvWeights,
-    Weights,
+    WeightSource, Weights,
 };
 use crate::EngineError;
 use crate::spec::{
@@ -11,31 +12,34 @@ use crate::spec::{
     RopeSpec, names,
 };
 use dunlin_compute::{PackError, PackedMatrix, Pool, map, pack_with};
-use dunlin_format::{Gguf, TensorInfo, decode};
+use dunlin_format::{DType, Gguf, TensorInfo, decode};
 use std::iter::once;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
-/// Packs every weight of a model, or leaves the matrices in the file where `mapped` says so. `rotations` are its distinct rope
+/// Packs every weight of a model, or leaves the matrices in the file, as `source` says. `rotations` are its distinct rope
 /// descriptions.
 ///
 /// # Errors
-/// What [`ModelSpec::check_tensors`] gives, a type without a kernel, or [`EngineError::Cancelled`].
+/// What [`ModelSpec::check_tensors`] gives, a type without a kernel, [`EngineError::Convert`], or [`EngineError::Cancelled`].
 pub(crate) fn load(
     gguf: &Arc<Gguf>,
     spec: &ModelSpec,
     rotations: &[RopeSpec],
     pool: &Pool,
-    mapped: bool,
+    source: &WeightSource<'_>,
     progress: LoadProgress<'_>,
 ) -> Result<Weights, EngineError> {
     spec.check_tensors(gguf)?;
+    if let WeightSource::Converted(types) = source {
+        convert::check(gguf, spec, types)?;
+    }
     let total = gguf.tensors().iter().map(TensorInfo::byte_len).sum();
     let mut loader = Loader {
         gguf,
         spec,
         pool,
-        mapped,
+        source,
         progress,
         done: 0,
         total,
@@ -85,8 +89,7 @@ struct Loader<'a> {
     gguf: &'a Arc<Gguf>,
     spec: &'a ModelSpec,
     pool: &'a Pool,
-    /// Matrices stay in the file.
-    mapped: bool,
+    source: &'a WeightSource<'a>,
     progress: LoadProgress<'a>,
     done: u64,
     total: u64,
@@ -303,6 +306,12 @@ impl Loader<'_> {
         let gguf = self.gguf;
         let info = find(gguf, name)?;
         let (dtype, cols) = (info.dtype, info.cols());
+        let ranges = Vec::from_iter(ranges);
+        if let WeightSource::Converted(types) = self.source
+            && let Some(to) = types.get(name).filter(|to| **to != dtype)
+        {
+            return self.converted(info, *to, &ranges);
+        }
         let all = gguf.data(info);
         let row_bytes = all.len() / info.rows().max(1);
         let (mut rows, mut parts) = (0, Vec::new());
@@ -318,7 +327,7 @@ impl Loader<'_> {
             }
         };
         let matrix = match &parts[..] {
-            [one] if self.mapped => {
+            [one] if matches!(self.source, WeightSource::Mapped) => {
                 let owner = TensorBytes {
                     gguf: Arc::clone(self.gguf),
                     info: info.clone(),
@@ -343,6 +352,24 @@ impl Loader<'_> {
             name: name.to_owned(),
             source,
         })
+    }
+
+    /// Packs some rows of a matrix, in the order given, as the type `to`.
+    fn converted(
+        &mut self,
+        info: &TensorInfo,
+        to: DType,
+        ranges: &[Range<usize>],
+    ) -> Result<PackedMatrix, EngineError> {
+        let source = Rows {
+            name: &info.name,
+            dtype: info.dtype,
+            bytes: self.gguf.data(info),
+            cols: info.cols(),
+            ranges,
+        };
+        let pool = self.pool;
+        convert::pack(pool, &source, to, &mut |bytes| self.advance(bytes))
     }
 
     fn vector(&mut self, name: &str) -> Result<Vec<f32>, EngineError> {

@@ -39,6 +39,9 @@ struct Model {
     #[serde(rename = "kv_element")]
     kv_types: String,
     yarn_factor: Option<f32>,
+    /// Weights of other types than in the file.
+    #[serde(default)]
+    weight_types: Option<String>,
 }
 
 impl Head {
@@ -120,6 +123,7 @@ impl Model {
             name: lm.info().name.clone(),
             kv_types: config.kv_types.to_string(),
             yarn_factor: config.yarn_factor,
+            weight_types: lm.type_plan().identity(),
         }
     }
 
@@ -144,6 +148,13 @@ impl Model {
         if has_computed && self.kv_types != loaded.kv_types {
             let (session, loaded) = (&self.kv_types, &loaded.kv_types);
             return mismatch("KV type", session.clone(), loaded.clone());
+        }
+        if has_computed && self.weight_types != loaded.weight_types {
+            let types = |model: &Model| match &model.weight_types {
+                Some(types) => types.clone(),
+                None => "those of the file".to_owned(),
+            };
+            return mismatch("types of weights", types(self), types(loaded));
         }
         if has_computed && self.yarn_factor != loaded.yarn_factor {
             let factor = |model: &Model| match model.yarn_factor {
