@@ -127,6 +127,8 @@ fn of_sdk(error: &Error) -> Option<u8> {
         | Error::ManyLabels { .. }
         | Error::NotANumber { .. } => Some(MODEL_FILE),
         Error::Cancelled => Some(interrupt::EXIT_CODE),
+        #[cfg(feature = "mcp")]
+        Error::Mcp(dunlin::mcp::McpError::Cancelled) => Some(interrupt::EXIT_CODE),
         Error::Search(error) => of_search(error),
         Error::Task(error) => of_task(error),
         _ => None,

@@ -25,7 +25,7 @@ use std::path::PathBuf;
 use dunlin_text::{DateTime, TokenId, ToolChoice};
 
 use crate::prompt::{now, template_input};
-use crate::{Error, GenerateOptions, Lm, Message, OutputFormat, TemplateOptions};
+use crate::{CancelToken, Error, GenerateOptions, Lm, Message, OutputFormat, TemplateOptions};
 use answer::Setup;
 use history::TokenHistory;
 use reasoning::Course;
@@ -144,6 +144,11 @@ impl Conversation {
         if self.options.template == TemplateOptions::default() {
             self.options.template = template;
         }
+    }
+
+    /// Lets another token cancel the next answers; returns the one before.
+    pub(crate) fn replace_cancel(&mut self, cancel: CancelToken) -> CancelToken {
+        std::mem::replace(&mut self.options.cancel, cancel)
     }
 
     /// Lets the model reason before the next answers, or not. A program's own, and no part of a saved session.

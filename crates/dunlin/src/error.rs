@@ -280,6 +280,11 @@ pub enum Error {
     #[error(transparent)]
     Task(#[from] TaskError),
 
+    /// Something went wrong with an MCP server.
+    #[cfg(feature = "mcp")]
+    #[error(transparent)]
+    Mcp(#[from] crate::mcp::McpError),
+
     /// A vector or score is NaN or infinite.
     #[error(
         "the model gives {found} instead of a number: its file is damaged, or the computation overflowed; get the file again or choose another type of weights"
@@ -469,6 +474,15 @@ pub enum Error {
         program: String,
         /// What it said, or the system.
         reason: String,
+    },
+
+    /// The thread behind a stream of events panicked.
+    #[error(
+        "the computation panicked: {message}; a panic is a fault of this library, or of a function that was given to it. The model can still be used"
+    )]
+    Panicked {
+        /// What the panic said.
+        message: String,
     },
 
     /// A thread could not be started.

@@ -43,6 +43,8 @@ mod info;
 mod lm;
 mod load;
 mod lora;
+#[cfg(feature = "mcp")]
+pub mod mcp;
 mod model_hash;
 mod prompt;
 mod recommend;
@@ -52,6 +54,7 @@ mod score;
 pub mod search;
 mod speculate;
 mod state;
+mod stream;
 mod structured;
 pub mod tasks;
 #[cfg(test)]
@@ -100,6 +103,7 @@ pub use rerank::{RerankOptions, Reranker};
 pub use sampling::RecommendedSampling;
 pub use score::{ContinuationScore, ScoreOptions};
 pub use speculate::{DraftLength, DraftModel, Speculation};
+pub use stream::{ConversationStream, EventStream};
 pub use tokenizer_file::TokenizerFile;
 pub use toolbox::{ToolResult, Toolbox};
 

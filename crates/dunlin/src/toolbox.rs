@@ -59,7 +59,7 @@ impl Toolbox {
     /// # Errors
     /// [`Error::Text`] for a name or a type that tools cannot have ([`Tool::new`]), and for a name that is there already.
     pub fn with<A, R, E>(
-        mut self,
+        self,
         name: impl Into<String>,
         description: impl Into<String>,
         function: impl Fn(A) -> Result<R, E> + Send + Sync + 'static,
@@ -69,22 +69,8 @@ impl Toolbox {
         R: Serialize,
         E: Display,
     {
-        let mut schema = schemars::schema_for!(A).to_value();
-        if let Some(schema) = schema.as_object_mut() {
-            // Of no use to the model, which reads all of it in every prompt.
-            schema.shift_remove("$schema");
-            schema.shift_remove("title");
-        }
-        close(&mut schema);
-        let tool = Tool::new(name, description, schema)?;
-        if self.tools.iter().any(|other| other.name == tool.name) {
-            return Err(Error::Text(dunlin_text::TextError::InvalidTool {
-                name: tool.name,
-                reason: "two tools have this name".to_owned(),
-            }));
-        }
-        self.tools.push(tool);
-        self.functions.push(Box::new(move |arguments| {
+        let schema = schema_for_model(schemars::schema_for!(A).to_value());
+        self.with_tool(Tool::new(name, description, schema)?, move |arguments| {
             let arguments = A::deserialize(arguments)
                 .map_err(|error| format!("the arguments do not fit: {error}"))?;
             let value = function(arguments).map_err(|error| error.to_string())?;
@@ -93,7 +79,27 @@ impl Toolbox {
                 Ok(value) => Ok(value.to_string()),
                 Err(error) => Err(format!("the result cannot be written as JSON: {error}")),
             }
-        }));
+        })
+    }
+
+    /// With one more tool whose schema is given as it is, and a function of JSON that gives a text for the model, or what went wrong.
+    /// Arguments that a model writes validate against the schema; others may not.
+    ///
+    /// # Errors
+    /// [`Error::Text`] for a name that is there already.
+    pub fn with_tool(
+        mut self,
+        tool: Tool,
+        function: impl Fn(&Json) -> Result<String, String> + Send + Sync + 'static,
+    ) -> Result<Self, Error> {
+        if self.tools.iter().any(|other| other.name == tool.name) {
+            return Err(Error::Text(dunlin_text::TextError::InvalidTool {
+                name: tool.name,
+                reason: "two tools have this name".to_owned(),
+            }));
+        }
+        self.tools.push(tool);
+        self.functions.push(Box::new(function));
         Ok(self)
     }
 
@@ -118,12 +124,29 @@ impl Toolbox {
                 ))
             }
         };
+        ToolResult::new(call, outcome)
+    }
+}
+
+impl ToolResult {
+    pub(crate) fn new(call: &ToolCall, outcome: Result<String, String>) -> Self {
         ToolResult {
             call: call.clone(),
             is_error: outcome.is_err(),
             content: outcome.unwrap_or_else(|error| format!("error: {error}")),
         }
     }
+}
+
+/// The schema of arguments as models are told of it.
+pub(crate) fn schema_for_model(mut schema: Json) -> Json {
+    if let Some(schema) = schema.as_object_mut() {
+        // Of no use to the model, which reads all of it in every prompt.
+        schema.shift_remove("$schema");
+        schema.shift_remove("title");
+    }
+    close(&mut schema);
+    schema
 }
 
 /// Allows objects the properties that they name, and no others, where a schema leaves it open: small models make names up, which

@@ -4,14 +4,13 @@
 
 mod common;
 
-use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{conformance, fixture, options, pulled, tiny, with_metadata};
+use common::{family, pulled, tiny};
 use dunlin::{
-    AnswerEvent, Conversation, Error, FinishReason, GenerateOptions, Lm, ModelRef, SamplerConfig,
-    TextError, Tool, ToolChoice, ToolOptions, Toolbox,
+    AnswerEvent, Conversation, Error, FinishReason, GenerateOptions, SamplerConfig, TextError,
+    Tool, ToolChoice, ToolOptions, Toolbox,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -56,18 +55,6 @@ fn toolbox(runs: &Arc<AtomicUsize>) -> Toolbox {
             Err::<u8, _>(format!("{} is too many, loud: {}", args.number, args.loud))
         })
         .unwrap()
-}
-
-/// A tiny model that speaks with the template of a family.
-fn family(name: &str) -> Option<Lm> {
-    let path = conformance()?.join(format!("templates/jinja/{name}.jinja"));
-    let folder = tempfile::tempdir().unwrap();
-    let model = folder.path().join("model.gguf");
-    let template = fs::read_to_string(path).unwrap();
-    let context = ("llama.context_length", 4096_u32.into());
-    let template = ("tokenizer.chat_template", template.into());
-    with_metadata(&fixture("tiny.gguf"), &model, [context, template]);
-    Some(Lm::load(ModelRef::Path(model), options()).unwrap())
 }
 
 fn schema<'t>(tools: &'t [Tool], name: &str) -> &'t Value {

@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use anyhow::Result;
-use dunlin::{Answer, Conversation, Error, GenerateOptions, Lm, Prompt};
+use dunlin::{Answer, Conversation, Error, GenerateOptions, Lm, Prompt, Reply};
 use rustyline::error::ReadlineError;
 use rustyline::{Config, DefaultEditor};
 
 use super::run::{self, RunArgs, explain_end, say_usage};
 use super::talk;
+use super::tools::Tools;
 use crate::terminal::Terminal;
 
 const HELP: &str = "\
@@ -75,10 +76,14 @@ pub(super) fn execute(
     lm: &Lm,
     args: &RunArgs,
     options: &GenerateOptions,
+    tools: Option<&Tools>,
     terminal: &Terminal,
 ) -> Result<()> {
     let mut conversation = talk::open(lm, args, options, terminal)?;
-    let ended = converse(&mut conversation, args, terminal);
+    if let Some(tools) = tools {
+        tools.offer(&mut conversation)?;
+    }
+    let ended = converse(&mut conversation, args, tools, terminal);
     // What was said is saved, too, where the terminal or the engine failed.
     if let Some(session) = &args.talk.session {
         talk::save(&conversation, session, terminal)?;
@@ -86,7 +91,12 @@ pub(super) fn execute(
     ended
 }
 
-fn converse(conversation: &mut Conversation, args: &RunArgs, terminal: &Terminal) -> Result<()> {
+fn converse(
+    conversation: &mut Conversation,
+    args: &RunArgs,
+    tools: Option<&Tools>,
+    terminal: &Terminal,
+) -> Result<()> {
     let config = Config::builder().auto_add_history(true).build();
     let mut editor = DefaultEditor::with_config(config)?;
     let what = if args.raw {
@@ -129,7 +139,16 @@ fn converse(conversation: &mut Conversation, args: &RunArgs, terminal: &Terminal
                 terminal.note("(set; the conversation so far is kept, /clear forgets it)");
             }
             Line::Save(file) => save(conversation, file.map(Path::new), args, terminal),
-            Line::Regenerate => answer(conversation, args, terminal, Conversation::regenerate)?,
+            Line::Regenerate => match tools {
+                Some(tools) => {
+                    let question = conversation.undo().first().map(|said| said.content.clone());
+                    match question {
+                        Some(question) => say(conversation, args, tools, terminal, &question)?,
+                        None => terminal.say(Error::NothingToAnswer),
+                    }
+                }
+                None => answer(conversation, args, terminal, Conversation::regenerate)?,
+            },
             Line::Continue => answer(conversation, args, terminal, Conversation::continue_answer)?,
             Line::Unknown(command) => {
                 terminal.say(format_args!("{command} is no command; /help shows them"))
@@ -138,9 +157,27 @@ fn converse(conversation: &mut Conversation, args: &RunArgs, terminal: &Terminal
                 // Spaces at the ends are part of a text to be continued.
                 complete(conversation, args, &Prompt::Text(line), terminal)?;
             }
-            Line::Say(text) => answer(conversation, args, terminal, |talk| talk.send(text))?,
+            Line::Say(text) => match tools {
+                Some(tools) => say(conversation, args, tools, terminal, text)?,
+                None => answer(conversation, args, terminal, |talk| talk.send(text))?,
+            },
         }
     }
+}
+
+/// One message that is answered with tools.
+///
+/// # Errors
+/// What concerns more than this message.
+fn say(
+    conversation: &mut Conversation,
+    args: &RunArgs,
+    tools: &Tools,
+    terminal: &Terminal,
+    text: &str,
+) -> Result<()> {
+    let run = tools.answer(conversation, &args.talk, true, terminal, text);
+    conclude(conversation, args, run.map(|run| run.reply), terminal)
 }
 
 /// One answer of the conversation.
@@ -153,7 +190,21 @@ fn answer(
     terminal: &Terminal,
     start: impl for<'c> FnOnce(&'c mut Conversation) -> Result<Answer<'c>, Error>,
 ) -> Result<()> {
-    match talk::answer(conversation, &args.talk, true, terminal, start) {
+    let reply = talk::answer(conversation, &args.talk, true, terminal, start);
+    conclude(conversation, args, reply, terminal)
+}
+
+/// Says how an answer of the conversation ended.
+///
+/// # Errors
+/// What concerns more than this message.
+fn conclude(
+    conversation: &Conversation,
+    args: &RunArgs,
+    reply: Result<Reply>,
+    terminal: &Terminal,
+) -> Result<()> {
+    match reply {
         Ok(reply) => {
             talk::explain_dropped(&reply, terminal);
             explain_end(

@@ -27,6 +27,7 @@ mod talk;
 pub(crate) mod template;
 mod texts;
 pub(crate) mod tokenize;
+mod tools;
 pub(crate) mod translate;
 pub(crate) mod types;
 pub(crate) mod validate;

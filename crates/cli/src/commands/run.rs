@@ -17,6 +17,7 @@ use super::lora::{self, LoraArg};
 use super::sampling::SamplingArgs;
 use super::several::SeveralArgs;
 use super::talk::{self, TalkArgs};
+use super::tools::{self, ToolArgs};
 use crate::args::{Global, LoadArgs, at_least_one};
 use crate::exit::{self, Finished};
 use crate::kv::KvArgs;
@@ -90,6 +91,8 @@ pub(crate) struct RunArgs {
     format: FormatArgs,
     #[command(flatten)]
     pub(super) talk: TalkArgs,
+    #[command(flatten)]
+    tools: ToolArgs,
     #[command(flatten)]
     load: LoadArgs,
     #[command(flatten)]
@@ -199,6 +202,11 @@ pub(crate) fn execute(args: &RunArgs, global: Global, terminal: &Terminal) -> Re
         return Err(exit::Usage(message.to_owned()).into());
     }
     let adapters = lora::open(&args.generate.lora)?;
+    let tools = args.tools.connect(&options.cancel, global)?;
+    if is_several && tools.is_some() {
+        let message = "--beams and --best-of give answers of no conversation: leave --mcp out";
+        return Err(exit::Usage(message.to_owned()).into());
+    }
     if is_raw {
         options.max_tokens.get_or_insert(RAW_MAX_TOKENS);
     }
@@ -227,7 +235,7 @@ pub(crate) fn execute(args: &RunArgs, global: Global, terminal: &Terminal) -> Re
     }
     let session = args.talk.session.as_deref();
     let reasons = lm.reasoning_format().is_some() || reasoning != Reasoning::Auto;
-    let is_talk = !is_raw && !is_several && (reasons || session.is_some());
+    let is_talk = !is_raw && !is_several && (reasons || session.is_some() || tools.is_some());
     if let (Some(text), true) = (&text, is_talk) {
         let mut conversation = talk::open(&lm, args, &options, terminal)?;
         if session.is_none() {
@@ -235,9 +243,20 @@ pub(crate) fn execute(args: &RunArgs, global: Global, terminal: &Terminal) -> Re
             conversation = conversation.with_answer_room(1);
         }
         let show = !args.json;
-        let reply = talk::answer(&mut conversation, &args.talk, show, terminal, |talk| {
-            talk.send(text.as_str())
-        })?;
+        let (reply, rounds) = match &tools {
+            Some(tools) => {
+                tools.offer(&mut conversation)?;
+                let run =
+                    tools.answer(&mut conversation, &args.talk, show, terminal, text.as_str())?;
+                (run.reply, Some(run.rounds))
+            }
+            None => {
+                let reply = talk::answer(&mut conversation, &args.talk, show, terminal, |talk| {
+                    talk.send(text.as_str())
+                })?;
+                (reply, None)
+            }
+        };
         if let Some(session) = session {
             talk::save(&conversation, session, terminal)?;
         }
@@ -250,7 +269,11 @@ pub(crate) fn execute(args: &RunArgs, global: Global, terminal: &Terminal) -> Re
             logprobs: reply.logprobs,
         };
         if args.json {
-            output::json(&answer_as_json(&answer))?;
+            let mut json = answer_as_json(&answer);
+            if let Some(rounds) = &rounds {
+                json["tool_calls"] = tools::calls_as_json(rounds);
+            }
+            output::json(&json)?;
         }
         return finish(args, &lm, &answer.reason, &answer.usage, terminal);
     }
@@ -261,7 +284,7 @@ pub(crate) fn execute(args: &RunArgs, global: Global, terminal: &Terminal) -> Re
         }
         (Some(text), None) if args.raw => Prompt::Text(text),
         (Some(text), None) => Prompt::Chat(messages(args.system.as_deref(), text)),
-        (None, None) => return chat::execute(&lm, args, &options, terminal),
+        (None, None) => return chat::execute(&lm, args, &options, tools.as_ref(), terminal),
     };
     let several = &args.generate.several;
     let (reason, usage) = if several.is_asked() {

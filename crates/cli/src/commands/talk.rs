@@ -136,36 +136,75 @@ pub(super) fn answer(
     let cancel = conversation.options().cancel.clone();
     cancel.reset();
     let _work = interrupt::begin(move || cancel.cancel());
-    let mut ends_line = false;
-    let mut is_reasoning = false;
-    let shows_reasoning = show && args.reasoning == ShowReasoning::Show;
+    let mut view = View::new(args, show, terminal);
     for event in start(conversation)? {
         let event = event?;
-        if is_reasoning && !matches!(event, AnswerEvent::Reasoning(_)) {
-            is_reasoning = false;
-            terminal.note("\n");
-        }
-        match event {
-            AnswerEvent::Reasoning(piece) if shows_reasoning => {
-                is_reasoning = true;
-                terminal.dimmed(&piece);
-            }
-            AnswerEvent::Text(piece) => {
-                if show {
-                    terminal.answer(&piece)?;
-                }
-                ends_line = piece.ends_with('\n');
-            }
-            AnswerEvent::End(reply) => {
-                if show && !ends_line {
-                    terminal.answer("\n")?;
-                }
-                return Ok(*reply);
-            }
-            _ => {}
+        view.show(&event)?;
+        if let AnswerEvent::End(reply) = event {
+            return Ok(*reply);
         }
     }
     Err(anyhow!("the answer broke off without an end"))
+}
+
+/// Shows the events of answers as they come.
+pub(super) struct View<'t> {
+    terminal: &'t Terminal,
+    show: bool,
+    shows_reasoning: bool,
+    is_reasoning: bool,
+    /// Whether the answer so far does not end a line.
+    needs_line_end: bool,
+}
+
+impl<'t> View<'t> {
+    pub(super) fn new(args: &TalkArgs, show: bool, terminal: &'t Terminal) -> Self {
+        View {
+            terminal,
+            show,
+            shows_reasoning: show && args.reasoning == ShowReasoning::Show,
+            is_reasoning: false,
+            needs_line_end: true,
+        }
+    }
+
+    /// # Errors
+    /// stdout is closed.
+    pub(super) fn show(&mut self, event: &AnswerEvent) -> Result<()> {
+        if self.is_reasoning && !matches!(event, AnswerEvent::Reasoning(_)) {
+            self.is_reasoning = false;
+            self.terminal.note("\n");
+        }
+        match event {
+            AnswerEvent::Reasoning(piece) if self.shows_reasoning => {
+                self.is_reasoning = true;
+                self.terminal.dimmed(piece);
+            }
+            AnswerEvent::Text(piece) => {
+                if self.show {
+                    self.terminal.answer(piece)?;
+                }
+                self.needs_line_end = !piece.ends_with('\n');
+            }
+            AnswerEvent::ToolCall { call, .. } => {
+                let line = format!("[{} {}]\n", call.name, call.arguments);
+                self.terminal.dimmed(&line);
+            }
+            AnswerEvent::ToolResult(result) => {
+                self.terminal.dimmed(&format!("[-> {}]\n", result.content));
+                // The next answer begins.
+                self.needs_line_end = true;
+            }
+            AnswerEvent::End(reply) => {
+                let is_last = reply.tool_calls.is_empty() || !reply.text.is_empty();
+                if self.show && self.needs_line_end && is_last {
+                    self.terminal.answer("\n")?;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
 }
 
 /// Saves a conversation with what was computed of it.

@@ -217,7 +217,13 @@ impl GenerateOptions {
 /// switch.
 #[derive(Clone, Debug, Default)]
 pub struct CancelToken {
-    cancelled: Arc<AtomicBool>,
+    switch: Arc<Switch>,
+}
+
+#[derive(Debug, Default)]
+struct Switch {
+    is_cancelled: AtomicBool,
+    parent: Option<CancelToken>,
 }
 
 impl CancelToken {
@@ -227,19 +233,35 @@ impl CancelToken {
         Self::default()
     }
 
+    /// A token that is cancelled when this one is, and can also be cancelled alone.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        let switch = Switch {
+            is_cancelled: AtomicBool::new(false),
+            parent: Some(self.clone()),
+        };
+        CancelToken {
+            switch: Arc::new(switch),
+        }
+    }
+
     /// Ends the generations that look at it, and those that will. Safe in a signal handler.
     pub fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
+        self.switch.is_cancelled.store(true, Ordering::Relaxed);
     }
 
-    /// Makes it as new.
+    /// Makes it as new. (A token that this one was made from stays cancelled.)
     pub fn reset(&self) {
-        self.cancelled.store(false, Ordering::Relaxed);
+        self.switch.is_cancelled.store(false, Ordering::Relaxed);
     }
 
-    /// Whether it was cancelled.
+    /// Whether it was cancelled, or the one that it was made from.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
+        let Switch {
+            is_cancelled,
+            parent,
+        } = &*self.switch;
+        is_cancelled.load(Ordering::Relaxed) || parent.as_ref().is_some_and(Self::is_cancelled)
     }
 }

@@ -116,6 +116,18 @@ pub(crate) fn with_metadata<const N: usize>(
     writer.write_to(path).unwrap();
 }
 
+/// A tiny model that speaks with the template of a family.
+pub(crate) fn family(name: &str) -> Option<Lm> {
+    let path = conformance()?.join(format!("templates/jinja/{name}.jinja"));
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model.gguf");
+    let template = std::fs::read_to_string(path).unwrap();
+    let context = ("llama.context_length", 4096_u32.into());
+    let template = ("tokenizer.chat_template", template.into());
+    with_metadata(&fixture("tiny.gguf"), &model, [context, template]);
+    Some(Lm::load(ModelRef::Path(model), options()).unwrap())
+}
+
 /// A JSON file of the fixtures.
 pub(crate) fn fixture_json(name: &str) -> serde_json::Value {
     serde_json::from_str(&std::fs::read_to_string(fixture(name)).unwrap()).unwrap()
