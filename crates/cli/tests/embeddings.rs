@@ -222,7 +222,7 @@ fn convert_refuses_what_is_no_folder_of_a_model() {
     let said = convert(empty.to_str().unwrap(), 5);
     assert!(said.contains("config.json"), "{said}");
     dunlin.run(&["convert", "x"]).code(2);
-    let args = ["convert", "x", "--out", "y.gguf", "--type", "q4_k"];
+    let args = ["convert", "x", "--out", "y.gguf", "--type", "iq4_nl"];
     let ran = dunlin.run(&args).code(2);
     assert!(ran.stderr.contains("q8_0"), "{}", ran.stderr);
     let args = [

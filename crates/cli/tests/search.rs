@@ -184,7 +184,7 @@ fn what_cannot_be_searched_says_why() {
         "--model",
         &setting.model,
     ];
-    let said = setting.dunlin.run(&args).code(1).stderr;
+    let said = setting.dunlin.run(&args).code(2).stderr;
     assert!(said.contains("index of"), "{said}");
 }
 

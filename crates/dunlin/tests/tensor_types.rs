@@ -46,7 +46,7 @@ fn the_first_pattern_decides_and_the_rest_gets_the_weight_type() {
     assert!(plan.changes().all(|tensor| tensor.from == DType::F32));
     assert_eq!(
         plan.notes(),
-        ["matrices that are converted while loading: 6 from F32 to Q4_K, 2 from F32 to Q8_0"]
+        ["matrices that are converted while loading: 2 from F32 to Q8_0, 6 from F32 to Q4_K"]
     );
 
     let first = TensorTypes::new()

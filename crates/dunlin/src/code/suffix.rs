@@ -38,7 +38,11 @@ impl<'s> SuffixWatch<'s> {
                     .skip_while(|&at| text.len() - at >= self.anchor.len())
                     .find(|&at| self.anchor.starts_with(&text[at..]))
                     .unwrap_or(text.len());
-                Reach::Open(self.without_lead(&text[..at]))
+                // White space at the end may turn out to be that before the suffix.
+                Reach::Open(match self.lead.is_empty() {
+                    true => at,
+                    false => text[..at].trim_end().len(),
+                })
             }
         }
     }
