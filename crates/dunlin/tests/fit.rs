@@ -86,9 +86,7 @@ fn a_fit_is_applied_to_the_loading() {
 #[test]
 fn a_smaller_cache_leaves_room_for_a_longer_context() {
     let path = fixture("tiny.gguf");
-    // The model takes 64 tokens at most.
-    let budget = MemoryEstimate::for_model(&path, 32).unwrap().total();
-    let longest = |types: KvTypes| {
+    let longest = |budget: u64, types: KvTypes| {
         let options = FitOptions::new()
             .with_kv_types(types)
             .with_shortest_context(1);
@@ -96,19 +94,19 @@ fn a_smaller_cache_leaves_room_for_a_longer_context() {
         assert_eq!(fit.memory.kv_types, types);
         fit.context_length
     };
-    let values = KvTypes::default().with_values(KvElement::Q4_0);
-    let lengths = [
+    // All of the context in each type leaves room for less of it in the one before.
+    let from_large_to_small = [
         KvElement::F32.into(),
         KvElement::F16.into(),
-        values,
+        KvTypes::default().with_values(KvElement::Q4_0),
         KvElement::Q8_0.into(),
-        KvElement::Q4_0.into(),
-    ]
-    .map(longest);
-    // Contexts are reserved in blocks, and a head of 16 elements takes as much in 4 bits as in 8.
-    assert!(lengths.is_sorted(), "{lengths:?}");
-    let [f32, f16, _, q8_0, _] = lengths;
-    assert!(f32 < f16 && f16 < q8_0, "{lengths:?}");
+    ];
+    for pair in from_large_to_small.windows(2) {
+        let options = FitOptions::new().with_kv_types(pair[1]);
+        let estimate = MemoryEstimate::with_options(&path, 64, &options).unwrap();
+        assert_eq!(longest(estimate.total(), pair[1]), 64);
+        assert!(longest(estimate.total(), pair[0]) < 64, "{pair:?}");
+    }
 }
 
 #[test]
