@@ -23,8 +23,8 @@ const CONTENT_FREE: [&str; 4] = [
     "from or one had by word but not what all",
     "were we when your can said there use an each",
 ];
-/// The part of that preference which is taken off: texts with content show less of it. Chosen, as the words, over three models and five
-/// sets of texts that `docs/tasks.md` does not count: hardly ever worse than no calibration, and close to the best on average.
+/// The part of that preference which is taken off: texts with content show less of it. Chosen, as the words, over the models and sets of texts
+/// that `docs/tasks.md` names for it: hardly ever worse than no calibration, and close to the best on average.
 const CONTENT_FREE_PART: f64 = 0.6;
 /// Labels of one classifier at most; a prompt that lists more is no use to a small model.
 const MOST_LABELS: usize = 1000;
