@@ -34,6 +34,7 @@ pub use kv::{KvElement, KvElements, KvLayout, KvSlabs, POSITIONS_PER_BLOCK, stor
 pub use matmul::{
     Gated, LOW_RANK_PRODUCTS, LowRank, Matmul, add_low_rank, matmul, matmul_gated, matmul_rows,
 };
+pub use memory::WeightMemory;
 pub use pack::{PackError, SharedBytes, map, pack, pack_with, pack_written, packed_bytes};
 pub use panels::{PackedMatrix, PanelFormat, has_fast_kernel};
 pub use pool::{Pool, for_each_rows};

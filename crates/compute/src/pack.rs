@@ -5,7 +5,7 @@ mod shared;
 mod units;
 mod words;
 
-use crate::memory::Memory;
+use crate::memory::{Memory, WeightMemory};
 use crate::panels::{Data, PackedMatrix, PanelFormat, ROWS};
 use crate::pool::{Pool, SendPtr};
 use crate::simd::{Kernel, Simd};
@@ -58,15 +58,17 @@ pub fn pack(
     cols: usize,
     bytes: &[u8],
 ) -> Result<PackedMatrix, PackError> {
-    pack_with(pool, dtype, rows, cols, bytes, &mut |_| ())
+    let mut own = WeightMemory::default();
+    pack_with(pool, &mut own, dtype, rows, cols, bytes, &mut |_| ())
 }
 
-/// As [`pack`], which tells `packed` after each 16 MiB or so how many bytes it has packed since: they are not needed any more.
+/// As [`pack`] into `memory`, which tells `packed` after each 16 MiB or so how many bytes it has packed since: they are not needed any more.
 ///
 /// # Errors
 /// See [`PackError`].
 pub fn pack_with(
     pool: &Pool,
+    memory: &mut WeightMemory,
     dtype: DType,
     rows: usize,
     cols: usize,
@@ -75,7 +77,7 @@ pub fn pack_with(
 ) -> Result<PackedMatrix, PackError> {
     let layout = Layout::of(dtype, rows, cols, bytes.len())?;
     let (format, row_bytes) = (layout.format, layout.row_bytes);
-    let mut data = Memory::zeroed(layout.size);
+    let mut data = memory.take(layout.size);
     let piece = (PIECE / (ROWS * row_bytes)).max(1) * ROWS;
     for start in (0..rows).step_by(piece) {
         let piece = start..rows.min(start + piece);
@@ -96,7 +98,7 @@ pub fn pack_with(
 /// Weights that are written and packed before anybody is told.
 const WRITTEN_PIECE: usize = 1 << 20;
 
-/// Packs a matrix `[rows, cols]` whose rows are not there yet: `write` appends the bytes of some neighbouring ones, in the layout
+/// Packs a matrix `[rows, cols]` whose rows are not there yet into `memory`: `write` appends the bytes of some neighbouring ones, in the layout
 /// of `dtype`, to an empty vector, on any thread. So a matrix changes its type without a copy of all of it; what is not written is
 /// zero. `packed` is told after each million weights or so how many rows are packed since, and can end it.
 ///
@@ -104,6 +106,7 @@ const WRITTEN_PIECE: usize = 1 << 20;
 /// See [`PackError`].
 pub fn pack_written(
     pool: &Pool,
+    memory: &mut WeightMemory,
     dtype: DType,
     rows: usize,
     cols: usize,
@@ -120,7 +123,7 @@ pub fn pack_written(
     let bytes = row_bytes.checked_mul(rows).ok_or_else(wrong)?;
     let layout = Layout::of(dtype, rows, cols, bytes)?;
     let format = layout.format;
-    let mut data = Memory::zeroed(layout.size);
+    let mut data = memory.take(layout.size);
     let piece = (WRITTEN_PIECE / (ROWS * cols)).max(pool.threads()) * ROWS;
     for start in (0..rows).step_by(piece) {
         let piece = start..rows.min(start + piece);

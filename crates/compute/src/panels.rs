@@ -160,8 +160,8 @@ impl PackedMatrix {
         }
     }
 
-    /// Keeps the system from swapping packed weights out. Shared ones are their owner's to lock, and matrices below a megabyte
-    /// are left alone.
+    /// Keeps the system from swapping packed weights out. Shared ones are their owner's to lock, and little
+    /// matrices with memory of their own are left alone.
     ///
     /// # Errors
     /// The process may not lock so much, or the system has no such call.

@@ -96,10 +96,10 @@ impl Pool {
         self.workers.len() + 1
     }
 
-    /// Runs `f(item)` for every item in `0..items`, in chunks.
+    /// Runs `f(item)` for every item in `0..items`, in chunks of at most `chunk`.
     ///
     /// Each thread begins with a stretch of its own, so that it reads what lies together, and then helps the others with what they
-    /// have left.
+    /// have left. Chunks get shorter as a stretch ends, so that the threads are through at about the same time.
     ///
     /// Loops of several callers take turns. `f` must not start another loop on the same pool.
     ///
@@ -129,12 +129,16 @@ impl Pool {
             for turn in 0..stretches {
                 let stretch = (thread + turn) % stretches;
                 let end = bound(stretch + 1);
-                loop {
-                    let start = next[stretch].0.fetch_add(chunk, Ordering::Relaxed);
-                    if start >= end {
-                        break;
-                    }
-                    f(start..end.min(start + chunk));
+                let len = |start: usize| chunk.min((end - start).div_ceil(2));
+                let take = || {
+                    next[stretch]
+                        .0
+                        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |start| {
+                            (start < end).then(|| start + len(start))
+                        })
+                };
+                while let Ok(start) = take() {
+                    f(start..start + len(start));
                 }
             }
         });

@@ -4,8 +4,8 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use dunlin_compute::{
-    Activations, Matmul, PackError, PackedMatrix, Pool, Tier, map, matmul, pack, pack_with,
-    pack_written,
+    Activations, Matmul, PackError, PackedMatrix, Pool, Tier, WeightMemory, map, matmul, pack,
+    pack_with, pack_written,
 };
 use dunlin_format::{DType, decode};
 use std::ops::ControlFlow;
@@ -162,9 +162,15 @@ fn packing_tells_of_every_byte_once() {
     let (rows, columns) = (1_221, 8_192);
     let bytes = vec![0; rows * columns * 4];
     let mut told = Vec::new();
-    pack_with(&pool, DType::F32, rows, columns, &bytes, &mut |packed| {
-        told.push(packed)
-    })
+    pack_with(
+        &pool,
+        &mut WeightMemory::default(),
+        DType::F32,
+        rows,
+        columns,
+        &bytes,
+        &mut |packed| told.push(packed),
+    )
     .unwrap();
     assert_eq!(told.iter().sum::<usize>(), bytes.len());
     assert!(told.len() > 1, "{told:?}");
@@ -188,10 +194,18 @@ fn rows_that_are_written_while_packing_give_the_same_matrix() {
         let write = |rows: std::ops::Range<usize>, out: &mut Vec<u8>| {
             out.extend_from_slice(&bytes[rows.start * row_bytes..rows.end * row_bytes]);
         };
-        let found = pack_written(&pool, dtype, rows, columns, write, &mut |rows| {
-            told.push(rows);
-            ControlFlow::Continue(())
-        })
+        let found = pack_written(
+            &pool,
+            &mut WeightMemory::default(),
+            dtype,
+            rows,
+            columns,
+            write,
+            &mut |rows| {
+                told.push(rows);
+                ControlFlow::Continue(())
+            },
+        )
         .unwrap();
         assert_eq!(told.iter().sum::<usize>(), rows);
         assert!(told.len() > 1, "{told:?}");
@@ -209,16 +223,30 @@ fn packing_of_written_rows_ends_when_it_is_told_to() {
         calls.fetch_add(1, Ordering::Relaxed);
     };
     let mut told = 0;
-    let stopped = pack_written(&pool, DType::Q8_0, 1 << 20, 64, write, &mut |_| {
-        told += 1;
-        ControlFlow::Break(())
-    });
+    let stopped = pack_written(
+        &pool,
+        &mut WeightMemory::default(),
+        DType::Q8_0,
+        1 << 20,
+        64,
+        write,
+        &mut |_| {
+            told += 1;
+            ControlFlow::Break(())
+        },
+    );
     assert!(matches!(stopped, Err(PackError::Interrupted)));
     assert_eq!(told, 1);
     let calls = calls.into_inner();
     assert!(calls < 1 << 14, "{calls}");
-    let refused = pack_written(&pool, DType::Q4_K, 8, 100, |_, _| (), &mut |_| {
-        ControlFlow::Continue(())
-    });
+    let refused = pack_written(
+        &pool,
+        &mut WeightMemory::default(),
+        DType::Q4_K,
+        8,
+        100,
+        |_, _| (),
+        &mut |_| ControlFlow::Continue(()),
+    );
     assert!(matches!(refused, Err(PackError::WrongSize { .. })));
 }

@@ -7,11 +7,12 @@ use super::{
     WeightSource, Weights,
 };
 use crate::EngineError;
+use crate::memory::matrices;
 use crate::spec::{
     AttentionSpec, FeedForward, FeedForwardGate, Head, LayerSpec, Mixer, ModelSpec, Norms,
     RopeSpec, names,
 };
-use dunlin_compute::{PackError, PackedMatrix, Pool, map, pack_with};
+use dunlin_compute::{PackError, PackedMatrix, Pool, WeightMemory, map, pack_with, packed_bytes};
 use dunlin_format::{DType, Gguf, TensorInfo, decode};
 use std::iter::once;
 use std::ops::{ControlFlow, Range};
@@ -39,6 +40,7 @@ pub(crate) fn load(
         gguf,
         spec,
         pool,
+        memory: WeightMemory::with_capacity(room(gguf, spec, source)),
         source,
         progress,
         done: 0,
@@ -85,10 +87,31 @@ pub(crate) fn load(
     })
 }
 
+/// Matrices that one of the file becomes at most.
+const PARTS: usize = 3;
+
+/// Bytes that the packed matrices take at most, with what places them.
+fn room(gguf: &Gguf, spec: &ModelSpec, source: &WeightSource<'_>) -> usize {
+    let as_type = |tensor: &TensorInfo| match source {
+        WeightSource::Packed => Some(tensor.dtype),
+        WeightSource::Converted(types) => Some(*types.get(&tensor.name).unwrap_or(&tensor.dtype)),
+        WeightSource::Mapped => None,
+    };
+    matrices(spec, gguf.tensors())
+        .filter_map(|tensor| {
+            // Each part is a whole number of panels.
+            let row = packed_bytes(as_type(tensor)?, 1, tensor.cols())?;
+            let all = packed_bytes(as_type(tensor)?, tensor.rows(), tensor.cols())?;
+            Some(all.saturating_add(PARTS * WeightMemory::room_for(row)))
+        })
+        .fold(0, usize::saturating_add)
+}
+
 struct Loader<'a> {
     gguf: &'a Arc<Gguf>,
     spec: &'a ModelSpec,
     pool: &'a Pool,
+    memory: WeightMemory,
     source: &'a WeightSource<'a>,
     progress: LoadProgress<'a>,
     done: u64,
@@ -337,12 +360,14 @@ impl Loader<'_> {
             }
             [one] => {
                 let bytes = &all[one.clone()];
-                pack_with(self.pool, dtype, rows, cols, bytes, &mut packed)
+                let memory = &mut self.memory;
+                pack_with(self.pool, memory, dtype, rows, cols, bytes, &mut packed)
             }
             many => {
                 let parts: Vec<&[u8]> = many.iter().map(|part| &all[part.clone()]).collect();
                 let bytes = parts.concat();
-                pack_with(self.pool, dtype, rows, cols, &bytes, &mut packed)
+                let memory = &mut self.memory;
+                pack_with(self.pool, memory, dtype, rows, cols, &bytes, &mut packed)
             }
         };
         if flow.is_break() {
@@ -368,8 +393,12 @@ impl Loader<'_> {
             cols: info.cols(),
             ranges,
         };
-        let pool = self.pool;
-        convert::pack(pool, &source, to, &mut |bytes| self.advance(bytes))
+        let (pool, mut memory) = (self.pool, std::mem::take(&mut self.memory));
+        let packed = convert::pack(pool, &mut memory, &source, to, &mut |bytes| {
+            self.advance(bytes)
+        });
+        self.memory = memory;
+        packed
     }
 
     fn vector(&mut self, name: &str) -> Result<Vec<f32>, EngineError> {

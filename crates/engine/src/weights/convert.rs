@@ -5,7 +5,7 @@ use super::WeightTypes;
 use crate::EngineError;
 use crate::memory::matrices;
 use crate::spec::ModelSpec;
-use dunlin_compute::{PackError, PackedMatrix, Pool, pack_written};
+use dunlin_compute::{PackError, PackedMatrix, Pool, WeightMemory, pack_written};
 use dunlin_format::{DType, FormatError, Gguf, can_decode, can_encode, decode, encode};
 use std::ops::{ControlFlow, Range};
 use std::sync::{Mutex, PoisonError};
@@ -66,6 +66,7 @@ pub(super) fn check(gguf: &Gguf, spec: &ModelSpec, types: &WeightTypes) -> Resul
 /// [`EngineError::Convert`] for a weight that `to` has no code for, and what `advance` gives.
 pub(super) fn pack(
     pool: &Pool,
+    memory: &mut WeightMemory,
     rows: &Rows<'_>,
     to: DType,
     advance: &mut dyn FnMut(usize) -> Result<(), EngineError>,
@@ -80,7 +81,7 @@ pub(super) fn pack(
     };
     let row_bytes = rows.row_bytes();
     let mut refused = None;
-    let packed = pack_written(pool, to, count, rows.cols, write, &mut |packed| {
+    let packed = pack_written(pool, memory, to, count, rows.cols, write, &mut |packed| {
         let failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
         if failed.is_some() {
             return ControlFlow::Break(());
