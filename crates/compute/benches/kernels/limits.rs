@@ -4,32 +4,33 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use dunlin_compute::{Pool, Tier};
+use memmap2::MmapMut;
 
-/// Words of memory that are read: several times the third-level cache.
-const WORDS: usize = (256 << 20) / 8;
-/// Words that a thread takes at a time: long enough to stream, short enough to share evenly.
-const PIECE: usize = (1 << 20) / 8;
+/// Bytes of memory that are read: more than the third-level cache of any processor of two sockets or fewer.
+const BYTES: usize = 768 << 20;
+/// Bytes that a thread takes at a time: long enough to stream, short enough to share evenly.
+const PIECE: usize = 1 << 20;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
-/// Memory to read, every page of it touched.
-pub(crate) fn memory() -> Vec<u64> {
-    (0..WORDS as u64).collect()
+/// Memory to read, in large pages as weights are, every page of it touched.
+pub(crate) fn memory() -> MmapMut {
+    let mut memory = MmapMut::map_anon(BYTES).unwrap();
+    #[cfg(target_os = "linux")]
+    let _ = memory.advise(memmap2::Advice::HugePage);
+    memory.fill(1);
+    memory
 }
 
-/// Bytes per second of all threads that only read.
-pub(crate) fn read(pool: &Pool, memory: &[u64]) -> f64 {
+/// Bytes per second of all threads that only read. A word of each line is enough: lines are what memory gives.
+pub(crate) fn read(pool: &Pool, memory: &[u8]) -> f64 {
     let start = Instant::now();
     pool.for_each(memory.len() / PIECE, 1, |piece| {
-        let words = &memory[piece * PIECE..][..PIECE];
-        let (lines, _) = words.as_chunks::<8>();
-        let mut sums = [0u64; 8];
-        for line in lines {
-            for (sum, word) in sums.iter_mut().zip(line) {
-                *sum = sum.wrapping_add(*word);
-            }
-        }
-        black_box(sums);
+        let (lines, _) = memory[piece * PIECE..][..PIECE].as_chunks::<LINE>();
+        let sum: u32 = lines.iter().map(|line| u32::from(line[0])).sum();
+        black_box(sum);
     });
-    size_of_val(memory) as f64 / start.elapsed().as_secs_f64()
+    memory.len() as f64 / start.elapsed().as_secs_f64()
 }
 
 /// A loop of the instructions that a product of this kind cannot do without, with all operands in registers.

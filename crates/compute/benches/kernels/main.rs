@@ -24,8 +24,8 @@ use limits::Limit;
 
 /// Columns of a matrix: of the order of a hidden size, so that its input stays in the first-level cache.
 const COLS: usize = 2048;
-/// Bytes of a packed matrix for decode: several times the third-level cache.
-const DECODE_BYTES: usize = 192 << 20;
+/// Bytes of a packed matrix for decode: more than any third-level cache.
+const DECODE_BYTES: usize = 768 << 20;
 /// Rows of a matrix for prefill: of the order of a feed-forward layer.
 const PREFILL_ROWS: usize = 4096;
 /// Tokens of a prefill: a block of the kernels.
@@ -144,7 +144,7 @@ impl Part {
 }
 
 /// One token: every weight is read once from memory.
-fn decode(setup: &Setup, dtype: DType, memory: &[u64]) -> Part {
+fn decode(setup: &Setup, dtype: DType, memory: &[u8]) -> Part {
     let row = packed_bytes(dtype, 8, COLS).unwrap() / 8;
     let weights = matrix(setup, dtype, (DECODE_BYTES / row).next_multiple_of(8));
     let bytes = weights.bytes() as f64;

@@ -13,8 +13,8 @@ use std::marker::PhantomData;
 use std::mem::{MaybeUninit, offset_of};
 
 /// Bytes that a panel is asked for before they are read, into the second-level cache, which can wait for more lines than the first.
-/// Pages are mostly 4 KiB, and the processor's own prefetching ends with each.
-const FAR: usize = 8192;
+/// The processor's own prefetching ends with every 4 KiB.
+const FAR: usize = 4096;
 /// And into the first-level cache.
 const NEAR: usize = 1024;
 
@@ -22,9 +22,9 @@ const NEAR: usize = 1024;
 pub(super) fn multiply<U: Unit>(tier: Tier, task: &Task<'_>) {
     let unit = PhantomData;
     match task.count {
-        // Two panels share the reads of a token or two, and keep twice as many sums in flight, where a product is a chain of
-        // instructions.
-        1 => tier.run(Few::<U, 2, 1> { task: *task, unit }),
+        // Panels side by side share the reads of a token or two, and keep more sums in flight. They are streams of memory, too, and
+        // the memory gives four of them more than one.
+        1 => tier.run(Few::<U, 4, 1> { task: *task, unit }),
         2 => tier.run(Few::<U, 2, 2> { task: *task, unit }),
         3..=4 => few_on_two_panels::<U, 4>(tier, task),
         5..=FEW => few_on_two_panels::<U, FEW>(tier, task),
@@ -104,8 +104,8 @@ fn row(input: &Activations, token: usize, block: usize) -> *const CodedBlock {
     input.coded[token * input.blocks() + block..].as_ptr()
 }
 
-/// `T` tokens straight from the packed panels, `P` of them side by side where a product is not one instruction: a single stream
-/// of memory is read faster. Where there are fewer tokens, the last one fills up.
+/// `T` tokens straight from the packed panels, `P` vectors of them side by side. Where there are fewer tokens, the last one
+/// fills up.
 struct Few<'a, U, const P: usize, const T: usize> {
     task: Task<'a>,
     unit: PhantomData<U>,
@@ -146,12 +146,10 @@ impl<U: Unit, const P: usize, const T: usize> VectorKernel for Few<'_, U, P, T> 
         }
         let panel_bytes = panel_bytes::<U>(task.input);
         let panels = task.panels.len() / panel_bytes;
-        let grouped = match V::BIASED {
-            true => 0,
-            false => panels / P * P,
-        };
-        for first in (0..grouped).step_by(P) {
-            let group = &task.panels[first * panel_bytes..][..P * panel_bytes];
+        let group = P * V::PANELS;
+        let grouped = panels / group * group;
+        for first in (0..grouped).step_by(group) {
+            let group = &task.panels[first * panel_bytes..][..group * panel_bytes];
             group_of::<V, U, P, T>(v, task, first, group, &rows);
         }
         for first in (grouped..panels).step_by(V::PANELS) {
@@ -161,7 +159,7 @@ impl<U: Unit, const P: usize, const T: usize> VectorKernel for Few<'_, U, P, T> 
     }
 }
 
-/// `P` panels from number `first` on, or as many as a vector holds.
+/// `P` vectors of panels from number `first` on.
 #[inline(always)]
 fn group_of<V: Vector, U: Unit, const P: usize, const T: usize>(
     v: V,
