@@ -3,7 +3,15 @@
 //! `cargo bench -p dunlin-compute --bench attention [-- THREADS [PART OF A NAME]]` prints for each model shape the multiply-adds of prefill as
 //! a fraction of what registers allow, and the bytes of decode as a fraction of what memory gives, both measured in the same
 //! run.
-#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    missing_docs,
+    unsafe_code,
+    dead_code
+)]
+
+mod limits;
 
 use dunlin_compute::{
     Attention, AttentionJob, AttentionScratch, KvElement, KvLayout, KvSlabs, POSITIONS_PER_BLOCK,
@@ -12,8 +20,8 @@ use dunlin_compute::{
 use std::hint::black_box;
 use std::time::Instant;
 
-/// Bytes of all caches together that decode goes through in turn, as a model's layers: more than the caches of the processor.
-const BYTES: usize = 256 << 20;
+/// Bytes of all caches together that decode goes through in turn, as a model's layers: more than any third-level cache.
+const BYTES: usize = 768 << 20;
 const RUNS: usize = 5;
 
 struct Model {
@@ -104,7 +112,7 @@ fn run(
     let blocks_each = (past + tokens).div_ceil(POSITIONS_PER_BLOCK);
     let blocks: Vec<u32> = (0..(blocks_each * sequences) as u32).collect();
     let bytes = layout.block_bytes(element) * blocks.len();
-    let layers = if tokens == 1 { BYTES / bytes } else { 1 }.clamp(1, 48);
+    let layers = if tokens == 1 { BYTES / bytes } else { 1 }.clamp(1, 512);
     let mut slabs = KvSlabs::new(&vec![(layout, element.into()); layers], blocks.len());
     let row: Vec<f32> = (0..layout.heads * layout.head_dim_k * 64)
         .map(|i| (i as f32 * 0.37).sin())
@@ -201,15 +209,7 @@ mod x86 {
 
 /// Billions of bytes a second that all threads read from memory.
 fn memory(pool: &Pool) -> f64 {
-    let data = vec![1u64; BYTES / 8];
-    let parts = 64 * pool.threads();
-    let best = (0..RUNS).map(|_| {
-        let start = Instant::now();
-        pool.for_each(parts, 1, |part| {
-            let len = data.len() / parts;
-            black_box(data[part * len..][..len].iter().fold(0, |a, b| a ^ b));
-        });
-        BYTES as f64 / start.elapsed().as_secs_f64() / 1e9
-    });
+    let memory = limits::memory();
+    let best = (0..RUNS).map(|_| limits::read(pool, &memory) / 1e9);
     best.fold(0.0, f64::max)
 }

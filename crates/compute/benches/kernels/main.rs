@@ -13,6 +13,7 @@
     clippy::panic
 )]
 
+#[path = "../limits/mod.rs"]
 mod limits;
 
 use std::hint::black_box;

@@ -11,7 +11,8 @@ use crate::simd::{Simd, tanh};
 /// Long enough that sums are seldom rescaled; 16 columns of values and 6 rows of weights lie in the first-level cache.
 pub(super) const SEGMENT: usize = 128;
 
-/// Bytes that are asked for on the way, a line at most each turn of a loop: all at once they would hold up the loads behind them.
+/// Bytes that are asked for on the way into the second-level cache, a line at most each turn of a loop: all at once they would hold up
+/// the loads behind them.
 #[derive(Clone, Copy)]
 pub(super) struct Ahead {
     next: *const u8,
@@ -39,7 +40,7 @@ impl Ahead {
 
     #[inline(always)]
     fn ask<S: Simd>(&mut self, s: S) {
-        s.prefetch(self.next);
+        s.prefetch_far(self.next);
         self.next = self.next.wrapping_add(self.step);
     }
 }
