@@ -17,7 +17,6 @@ use dunlin_compute::{
     Attention, AttentionJob, AttentionScratch, KvElement, KvLayout, KvSlabs, POSITIONS_PER_BLOCK,
     Pool, Sight, Tier, attend, store_kv,
 };
-use std::hint::black_box;
 use std::time::Instant;
 
 /// Bytes of all caches together that decode goes through in turn, as a model's layers: more than any third-level cache.
