@@ -11,6 +11,7 @@
 import json
 import math
 import os
+import re
 import subprocess
 import time
 from itertools import product
@@ -142,24 +143,26 @@ class MistralRs:
     name = "mistral.rs"
     start_flags = ""
 
-    def __init__(self, python=None):
-        self.python = python
+    def __init__(self, program=None):
+        self.program = program
 
     def setup(self):
-        if not self.python:
-            self.python = peers.environment()
-            peers.install(self.python, peers.MISTRAL_RS)
-        self.version = peers.MISTRAL_RS.replace("==", " ")
+        self.program = self.program or peers.build_mistral_rs()
+        self.version = f"mistralrs-cli {peers.MISTRAL_RS}"
 
     def choose(self, model, threads):
-        return "as published"
+        return "compiled for this processor"
 
     def speeds(self, model, threads, prompt, generate, depth):
+        """As its own benchmark reports them, once, after a run that is not counted. It has none of a context."""
         if depth:
             return {}
-        job = {"model": str(model), "prompt": prompt, "generate": generate}
-        alone = {**os.environ, "RAYON_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
-        return last_line(output_of(self.python, HERE / "measure_mistralrs.py", json.dumps(job), env=alone))
+        alone = {**os.environ, "RAYON_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"}
+        table = output_of(self.program, "bench", "--prompt-len", prompt, "--gen-len", generate, "--iterations", 1,
+                          "--format", "gguf", "-m", model.parent, "-f", model.name, env=alone)  # fmt: skip
+        found = {"pp": r"Prefill[^\d]*\d+ tokens\)\D*?([\d.]+) ±", "tg": r"Decode[^\d]*\d+ tokens\)\D*?([\d.]+) ±"}
+        speeds = {test: re.search(pattern, table) for test, pattern in found.items()}
+        return {test: float(speed[1]) for test, speed in speeds.items() if speed}
 
     def first_token(self, model, threads):
         return None

