@@ -26,6 +26,7 @@ enum Kind {
 }
 
 /// A mapping that is read and written through its parts only.
+#[cfg_attr(not(unix), allow(dead_code, reason = "memory is locked on Unix only"))]
 struct Mapping {
     map: MmapMut,
     start: *mut u8,
