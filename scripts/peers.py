@@ -78,7 +78,7 @@ def build_llama_cpp(*targets):
 
 
 def build_mistral_rs():
-    """Builds the program of mistral.rs for this processor (an hour on two cores; once) and returns it."""
+    """Builds the program of mistral.rs for this processor (tens of minutes; once) and returns it."""
     work = target() / "peers" / "mistral-rs"
     program = work / "bin" / "mistralrs"
     if not program.exists():

@@ -62,7 +62,8 @@ pub fn pack(
     pack_with(pool, &mut own, dtype, rows, cols, bytes, &mut |_| ())
 }
 
-/// As [`pack`] into `memory`, which tells `packed` after each 16 MiB or so how many bytes it has packed since: they are not needed any more.
+/// As [`pack`], into `memory`. Tells `packed` after each 16 MiB or so how many bytes it has packed since: they are not needed any
+/// more.
 ///
 /// # Errors
 /// See [`PackError`].
