@@ -12,6 +12,8 @@ mod few;
 mod kernel;
 mod many;
 mod plan;
+mod softmax;
+mod sums;
 mod tile;
 
 pub use plan::AttentionScratch;
@@ -19,9 +21,10 @@ pub use plan::AttentionScratch;
 use crate::kv::{KvLayout, KvSlabs, POSITIONS_PER_BLOCK, Slab};
 use crate::pool::{Pool, SendPtr};
 use crate::tier::Tier;
-use kernel::{Merge, Slot, Target, Tile};
+use kernel::{Slot, Target, Tile};
 use plan::{Piece, Shape};
 use std::sync::atomic::Ordering;
+use sums::Merge;
 
 /// Attention of one layer for the tokens of a step, over a cache that already holds their own keys and values.
 pub struct Attention<'a> {
@@ -173,7 +176,7 @@ impl Work<'_> {
         let (tile, out) = self.tile(piece, column);
         let out_stride = self.attention.heads * layout.head_dim_v;
         let slot = self.scratch.take_slot();
-        let partial_len = kernel::partial_len(layout, tile.rows());
+        let partial_len = sums::partial_len(layout, tile.rows());
         // SAFETY: the slot is this thread's until it is given back, and large enough for the layout; the partial results of a
         // split tile lie in the memory that the plan found large enough.
         let (memory, target) = unsafe {
@@ -184,9 +187,11 @@ impl Work<'_> {
                     stride: out_stride,
                 },
                 Some(split) => {
-                    let before = piece.first_segment - split.first_segment;
+                    let grain = split.grain;
+                    let before = piece.first_segment / grain - split.first_segment / grain;
                     let at = split.at(column) + before * partial_len;
-                    Target::Partials(self.partials.get().add(at))
+                    let start = self.partials.get().add(at);
+                    Target::Partials { start, grain }
                 }
             };
             (Slot::at(start, layout), target)
@@ -204,6 +209,8 @@ impl Work<'_> {
                     tile,
                     slot: memory,
                     partials,
+                    grain: split.grain,
+                    first_segment: split.first_segment,
                     segments: split.segments,
                     out,
                     out_stride,

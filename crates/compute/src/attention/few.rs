@@ -1,8 +1,7 @@
 //! A few rows against a segment: the cache is converted in registers on its way from memory.
 
-use super::kernel::{
-    BLOCKS, NOTHING, Open, Part, Weights, by_rows_of_tier, group, keys_of, values_of,
-};
+use super::kernel::{BLOCKS, Open, Part, by_rows_of_tier, group, keys_of, values_of};
+use super::softmax::Weights;
 use super::tile::{Ahead, SEGMENT, score, weigh};
 use crate::kv::POSITIONS_PER_BLOCK;
 use crate::kv::element::{Element, Side, by_element};
@@ -51,6 +50,34 @@ fn blocks((from, to): (usize, usize)) -> Range<usize> {
     }
 }
 
+/// The values of a segment, from its first block on.
+#[inline(always)]
+fn values_ahead(part: &Part<'_>) -> Ahead {
+    ahead(|index| values_of(part, index))
+}
+
+/// The keys of the segment behind it.
+#[inline(always)]
+fn keys_ahead(part: &Part<'_>) -> Ahead {
+    ahead(|index| keys_of(part, BLOCKS + index))
+}
+
+/// What each block of a segment has, the first one in place of those that are not there.
+#[inline(always)]
+fn ahead(of: impl Fn(usize) -> (*const u8, usize)) -> Ahead {
+    let (first, len) = of(0);
+    if len == 0 {
+        return Ahead::NONE;
+    }
+    let mut blocks = [first; BLOCKS];
+    for index in 1..BLOCKS {
+        if let (block, 1..) = of(index) {
+            blocks[index] = block;
+        }
+    }
+    Ahead::new(blocks, len)
+}
+
 /// Whether the registers hold the tile of `rows` rows and two vectors.
 #[inline(always)]
 fn two_vectors<S: Simd>(rows: usize) -> bool {
@@ -68,15 +95,17 @@ impl<E: Element> Kernel for Score<'_, E> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let rows = self.part.tile.rows();
+        let mut ahead = values_ahead(self.part);
         for index in 0..rows.div_ceil(S::ROWS) {
             let (first, count) = group(rows, S::ROWS, index);
             by_rows_of_tier!(S, count, R => {
                 if two_vectors::<S>(R) {
-                    self.rows::<S, R, 2>(s, first);
+                    self.rows::<S, R, 2>(s, first, ahead);
                 } else {
-                    self.rows::<S, R, 1>(s, first);
+                    self.rows::<S, R, 1>(s, first, ahead);
                 }
             });
+            ahead = Ahead::NONE;
         }
     }
 }
@@ -84,7 +113,7 @@ impl<E: Element> Kernel for Score<'_, E> {
 impl<E: Element> Score<'_, E> {
     /// `R` rows from `first` on, `N` vectors of positions at a time.
     #[inline(always)]
-    fn rows<S: Simd, const R: usize, const N: usize>(&self, s: S, first: usize) {
+    fn rows<S: Simd, const R: usize, const N: usize>(&self, s: S, first: usize, ahead: Ahead) {
         let Part {
             tile,
             slot,
@@ -95,11 +124,9 @@ impl<E: Element> Score<'_, E> {
         for index in blocks(tile.sees_in(segment, first, R)) {
             let start = first * SEGMENT + index * POSITIONS_PER_BLOCK;
             for i in (0..VECTORS).step_by(N) {
-                let values = match first {
-                    0 => values_of(self.part, index),
-                    _ => NOTHING,
-                };
-                let ahead = Ahead::of(values, (i / N, VECTORS / N), dim);
+                let passes = VECTORS / N;
+                let part = (index * passes + i / N, BLOCKS * passes);
+                let ahead = ahead.part(part, dim);
                 // SAFETY: the block has the keys, the slot the rows.
                 unsafe {
                     let q = slot.q.add(first * dim);
@@ -123,22 +150,24 @@ impl<E: Element> Kernel for Weigh<'_, E> {
     fn run<S: Simd>(self, s: S) {
         let rows = self.part.tile.rows();
         let vectors = self.part.tile.layout.padded_v() / 16;
+        let mut ahead = keys_ahead(self.part);
         for index in 0..rows.div_ceil(S::ROWS) {
             let (first, count) = group(rows, S::ROWS, index);
             by_rows_of_tier!(S, count, R => {
-                // SAFETY: the blocks have these columns, slot and sink the rows.
+                // SAFETY: the blocks have these columns, slot and sums the rows.
                 unsafe {
                     let mut i = 0;
                     while two_vectors::<S>(R) && i + 2 <= vectors {
-                        self.columns::<S, R, 2>(s, first, i, vectors);
+                        self.columns::<S, R, 2>(s, first, i, vectors, ahead);
                         i += 2;
                     }
                     while i < vectors {
-                        self.columns::<S, R, 1>(s, first, i, vectors);
+                        self.columns::<S, R, 1>(s, first, i, vectors, ahead);
                         i += 1;
                     }
                 }
             });
+            ahead = Ahead::NONE;
         }
     }
 }
@@ -155,13 +184,13 @@ impl<E: Element> Weigh<'_, E> {
         first: usize,
         i: usize,
         vectors: usize,
+        ahead: Ahead,
     ) {
         let Part {
             tile,
             slot,
             segment,
-            sink,
-            ..
+            acc: into,
         } = *self.part;
         let stride = tile.layout.padded_v();
         let (from, to) = tile.sees_in(segment, first, R);
@@ -169,20 +198,15 @@ impl<E: Element> Weigh<'_, E> {
         // SAFETY: the caller's promise.
         unsafe {
             for index in blocks((from, to)) {
-                let keys = match first {
-                    0 => keys_of(self.part, BLOCKS + index),
-                    _ => NOTHING,
-                };
-                let parts = (i / N, vectors.div_ceil(N));
-                let ahead = Ahead::of(keys, parts, POSITIONS_PER_BLOCK);
+                let part = (i / N * BLOCKS + index, vectors.div_ceil(N) * BLOCKS);
+                let ahead = ahead.part(part, POSITIONS_PER_BLOCK);
                 let start = index * POSITIONS_PER_BLOCK;
                 let weights = slot.scores.add(first * SEGMENT + start);
                 let from = from.saturating_sub(start);
                 let to = (to - start).min(POSITIONS_PER_BLOCK);
                 weigh(s, self.values[index], i, from, to, weights, &mut acc, ahead);
             }
-            let sink = sink.rows_from(first, stride);
-            sink.put(s, stride, 16 * i, &acc);
+            into.fold(s, slot.factors, (first, stride), 16 * i, &acc);
         }
     }
 }

@@ -5,7 +5,8 @@
 //! a row in the same order. Each phase is a kernel of its own, so that what does not depend on the cache's number type is
 //! compiled once.
 
-use super::tile::{SEGMENT, Sink, Sums, softmax};
+use super::sums::{Acc, Clear, Finish, RUN, Total, next_grain};
+use super::tile::SEGMENT;
 use super::{Sight, few, many};
 use crate::kv::element::{Element, Head, Q8, Side};
 use crate::kv::{KvLayout, LINE, POSITIONS_PER_BLOCK, rotate};
@@ -105,14 +106,15 @@ impl Tile<'_> {
 pub(super) struct Slot {
     /// `[rows, head_dim_k]`, scaled.
     pub(super) q: *mut f32,
-    /// `[rows, padded_v]`
-    pub(super) acc: *mut f32,
+    /// Of a run of segments.
+    pub(super) run: Acc,
+    /// Of all runs so far.
+    pub(super) total: Acc,
     /// `[rows, SEGMENT]`
     pub(super) scores: *mut f32,
     pub(super) panel: *mut f32,
     /// Of the keys or the values of a segment's blocks.
     pub(super) scales: *mut f32,
-    pub(super) sums: *mut Sums,
     pub(super) factors: *mut (f32, f32),
 }
 
@@ -125,14 +127,15 @@ impl Slot {
 
     /// Scales are counted for the type that has the most. Keys are done with when values are opened.
     fn lens(layout: KvLayout) -> [usize; 7] {
+        let acc = ROWS * (layout.padded_v() + 2);
         let scales = BLOCKS * Q8::scales(layout.head_dim_k.max(layout.head_dim_v));
         [
             ROWS * layout.head_dim_k,
-            ROWS * layout.padded_v(),
+            acc,
+            acc,
             ROWS * SEGMENT,
             many::PANEL * layout.head_dim_k.max(SEGMENT),
             scales,
-            2 * ROWS,
             2 * ROWS,
         ]
     }
@@ -149,11 +152,11 @@ impl Slot {
         unsafe {
             Slot {
                 q: start.add(offsets[0]),
-                acc: start.add(offsets[1]),
-                scores: start.add(offsets[2]),
-                panel: start.add(offsets[3]),
-                scales: start.add(offsets[4]),
-                sums: start.add(offsets[5]).cast(),
+                run: Acc::at(start.add(offsets[1]), ROWS, layout),
+                total: Acc::at(start.add(offsets[2]), ROWS, layout),
+                scores: start.add(offsets[3]),
+                panel: start.add(offsets[4]),
+                scales: start.add(offsets[5]),
                 factors: start.add(offsets[6]).cast(),
             }
         }
@@ -165,13 +168,8 @@ impl Slot {
 pub(super) enum Target {
     /// The first row of the output, and numbers from token to token.
     Out { out: *mut f32, stride: usize },
-    /// For each segment its weighted values `[rows, padded_v]`, then its sums `[rows, 2]`.
-    Partials(*mut f32),
-}
-
-/// Floats of a segment's partial result.
-pub(super) fn partial_len(layout: KvLayout, rows: usize) -> usize {
-    rows * (layout.padded_v() + 2)
+    /// A partial result for each `grain` segments, which is one of them or a whole [`RUN`].
+    Partials { start: *mut f32, grain: usize },
 }
 
 /// Computes some segments of a tile.
@@ -185,39 +183,40 @@ pub(super) unsafe fn attend(
     segments: Range<usize>,
     target: Target,
 ) {
-    let (rows, stride) = (tile.rows(), tile.layout.padded_v());
     let clear = matches!(target, Target::Out { .. });
     tier.run(Begin { tile, slot, clear });
-    for (index, segment) in segments.enumerate() {
-        let fold = Sink::Fold {
-            acc: slot.acc,
-            factors: slot.factors,
+    let grain = match target {
+        Target::Out { .. } => RUN,
+        Target::Partials { grain, .. } => grain,
+    };
+    let (mut index, mut first) = (0, segments.start);
+    while first < segments.end {
+        let end = next_grain(first, grain).min(segments.end);
+        let acc = match target {
+            Target::Out { .. } => slot.run,
+            // SAFETY: the caller's promise.
+            Target::Partials { start, .. } => unsafe { Acc::partial(start, index, tile) },
         };
-        let (sums, sink) = match target {
-            Target::Out { .. } => (None, fold),
-            Target::Partials(start) => {
-                // SAFETY: the caller's promise.
-                let (acc, sums) = unsafe {
-                    let acc = start.add(index * partial_len(tile.layout, rows));
-                    (acc, acc.add(rows * stride))
-                };
-                (Some(sums.cast()), Sink::Store { acc })
-            }
-        };
-        let part = Part {
-            tile,
-            slot,
-            segment,
-            sums,
-            sink,
-        };
-        // SAFETY: the caller's promise.
-        unsafe {
-            match rows <= FEW_ROWS {
-                true => few::attend(tier, &part),
-                false => many::attend(tier, &part),
+        tier.run(Clear { acc, tile });
+        for segment in first..end {
+            let part = Part {
+                tile,
+                slot,
+                segment,
+                acc,
+            };
+            // SAFETY: the caller's promise.
+            unsafe {
+                match tile.rows() <= FEW_ROWS {
+                    true => few::attend(tier, &part),
+                    false => many::attend(tier, &part),
+                }
             }
         }
+        if clear {
+            tier.run(Total { tile, slot });
+        }
+        (index, first) = (index + 1, end);
     }
     if let Target::Out { out, stride } = target {
         let (tile, out_stride) = (*tile, stride);
@@ -236,47 +235,8 @@ pub(super) struct Part<'a> {
     pub(super) tile: &'a Tile<'a>,
     pub(super) slot: Slot,
     pub(super) segment: usize,
-    /// Where the sums of the rows go, where they are not folded into those of the segments before.
-    pub(super) sums: Option<*mut Sums>,
-    pub(super) sink: Sink,
-}
-
-/// Puts the partial results of a tile's segments together.
-pub(super) struct Merge<'a> {
-    pub(super) tile: Tile<'a>,
-    pub(super) slot: Slot,
-    pub(super) partials: *const f32,
-    pub(super) segments: usize,
-    pub(super) out: *mut f32,
-    pub(super) out_stride: usize,
-}
-
-impl Kernel for Merge<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let Merge { tile, slot, .. } = self;
-        let (rows, stride) = (tile.rows(), tile.layout.padded_v());
-        // SAFETY: the slot is this thread's; all partial results are there, as `Attend` wrote them.
-        unsafe {
-            clear_sums(s, slot, rows, stride);
-            for index in 0..self.segments {
-                let part = self.partials.add(index * partial_len(tile.layout, rows));
-                let sums = part.add(rows * stride).cast::<Sums>();
-                for r in 0..rows {
-                    *slot.factors.add(r) = (*slot.sums.add(r)).fold(*sums.add(r));
-                    let sink = Sink::Fold {
-                        acc: slot.acc.add(r * stride),
-                        factors: slot.factors.add(r),
-                    };
-                    for at in (0..stride).step_by(16) {
-                        sink.put(s, stride, at, &[[s.load_16(part.add(r * stride + at))]]);
-                    }
-                }
-            }
-            finish(&tile, slot, self.out, self.out_stride);
-        }
-    }
+    /// What it is folded into.
+    pub(super) acc: Acc,
 }
 
 /// Packs the queries times the factor of the scores, which are to the base 2, rotated where the keys are, and clears the sums.
@@ -317,63 +277,7 @@ impl Kernel for Begin<'_> {
         }
         if clear {
             // SAFETY: as above.
-            unsafe { clear_sums(s, slot, tile.rows(), tile.layout.padded_v()) };
-        }
-    }
-}
-
-/// # Safety
-/// The slot has so many rows.
-#[inline(always)]
-unsafe fn clear_sums<S: Simd>(s: S, slot: Slot, rows: usize, stride: usize) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        for at in (0..rows * stride).step_by(16) {
-            s.store_16(slot.acc.add(at), s.splat_16(0.0));
-        }
-        for r in 0..rows {
-            *slot.sums.add(r) = Sums::NONE;
-        }
-    }
-}
-
-struct Finish<'a> {
-    tile: Tile<'a>,
-    slot: Slot,
-    out: *mut f32,
-    out_stride: usize,
-}
-
-impl Kernel for Finish<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
-        // SAFETY: the promise of who made the tile.
-        unsafe { finish(&self.tile, self.slot, self.out, self.out_stride) }
-    }
-}
-
-/// Writes the weighted values over the sum of the weights, rotated back where the values are rotated.
-///
-/// # Safety
-/// The output has the tile's rows, which belong to it alone.
-#[inline(always)]
-unsafe fn finish(tile: &Tile<'_>, slot: Slot, out: *mut f32, out_stride: usize) {
-    let (dim, stride) = (tile.layout.head_dim_v, tile.layout.padded_v());
-    for r in 0..tile.rows() {
-        let (token, head) = (r / tile.heads, r % tile.heads);
-        // SAFETY: the caller's promise.
-        unsafe {
-            let inverse = 1.0 / (*slot.sums.add(r)).total;
-            let to = out.add(token * out_stride + head * dim);
-            let to = std::slice::from_raw_parts_mut(to, dim);
-            let from = std::slice::from_raw_parts(slot.acc.add(r * stride), dim);
-            for (to, from) in to.iter_mut().zip(from) {
-                *to = from * inverse;
-            }
-            if tile.parts.values.element.is_rotated() {
-                rotate(to);
-            }
+            unsafe { slot.total.clear(s, tile) };
         }
     }
 }
@@ -384,44 +288,6 @@ pub(super) fn group(rows: usize, most: usize, index: usize) -> (usize, usize) {
     let groups = rows.div_ceil(most);
     let first = index * rows / groups;
     (first, (index + 1) * rows / groups - first)
-}
-
-/// The softmax of a tile's rows, of which groups for one register tile have their scores for all vectors of `granule` positions
-/// around what they see.
-pub(super) struct Weights<'a> {
-    pub(super) part: &'a Part<'a>,
-    pub(super) granule: usize,
-}
-
-impl Kernel for Weights<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let Part {
-            tile,
-            slot,
-            segment,
-            sums,
-            ..
-        } = *self.part;
-        let cap = tile.softcap.map(|cap| cap * std::f32::consts::LOG2_E);
-        let rows = tile.rows();
-        for index in 0..rows.div_ceil(S::ROWS) {
-            let (first, count) = group(rows, S::ROWS, index);
-            let computed = around(tile.sees_in(segment, first, count), self.granule);
-            for r in first..first + count {
-                let seen = tile.sees_in(segment, r, 1);
-                // SAFETY: the promise of who made the tile.
-                unsafe {
-                    let row = softmax(s, slot.scores.add(r * SEGMENT), computed, seen, cap);
-                    match sums {
-                        Some(sums) => *sums.add(r) = row,
-                        None => *slot.factors.add(r) = (*slot.sums.add(r)).fold(row),
-                    }
-                }
-            }
-        }
-    }
 }
 
 /// What a range is in multiples of `granule`.

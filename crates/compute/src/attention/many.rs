@@ -2,8 +2,9 @@
 //! first-level cache, and multiplied with all rows.
 
 use super::kernel::{
-    BLOCKS, Open, Part, Weights, around, by_rows_of_tier, group, keys_of, prefetch, values_of,
+    BLOCKS, Open, Part, around, by_rows_of_tier, group, keys_of, prefetch, values_of,
 };
+use super::softmax::Weights;
 use super::tile::SEGMENT;
 use crate::kv::POSITIONS_PER_BLOCK;
 use crate::kv::element::{Element, Side, by_element};
@@ -200,20 +201,18 @@ impl Kernel for Weigh<'_> {
             tile,
             slot,
             segment,
-            sink,
-            ..
+            acc: into,
         } = *self.part;
         let (rows, stride) = (tile.rows(), tile.layout.padded_v());
         for index in 0..rows.div_ceil(S::ROWS) {
             let (first, count) = group(rows, S::ROWS, index);
             let seen = tile.sees_in(segment, first, count);
-            // SAFETY: the panel has the values, slot and sink the rows.
+            // SAFETY: the panel has the values, slot and sums the rows.
             unsafe {
                 let weights = slot.scores.add(first * SEGMENT);
-                let sink = sink.rows_from(first, stride);
                 by_rows_of_tier!(S, count, R => {
                     let acc = weigh::<S, R>(s, slot.panel, seen, weights);
-                    sink.put(s, stride, self.at, &acc);
+                    into.fold(s, slot.factors, (first, stride), self.at, &acc);
                 });
             }
         }

@@ -1,7 +1,8 @@
 //! How the work of a call is cut for the threads, and the memory that it takes.
 
 use super::Attention;
-use super::kernel::{ROWS, Slot, partial_len};
+use super::kernel::{ROWS, Slot};
+use super::sums::{RUN, partial_len};
 use super::tile::SEGMENT;
 use crate::kv::KvLayout;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -41,6 +42,8 @@ pub(super) struct Piece {
 pub(super) struct Split {
     pub(super) first_segment: usize,
     pub(super) segments: usize,
+    /// Segments of a partial result.
+    pub(super) grain: usize,
     /// Where the partial results of the first column begin, and the floats of a column.
     partials: usize,
     column_len: usize,
@@ -84,7 +87,7 @@ impl AttentionScratch {
             taken: (0..threads).map(|_| AtomicBool::new(false)).collect(),
             partials: vec![0.0; partials],
             left: (0..splits).map(|_| AtomicUsize::new(0)).collect(),
-            pieces: Vec::with_capacity(tokens + splits + 1),
+            pieces: Vec::with_capacity(tokens + 2 * splits + 1),
         }
     }
 
@@ -145,6 +148,7 @@ impl AttentionScratch {
             1 => usize::MAX,
             _ => (units * head_tiles).div_ceil(pieces).max(1),
         };
+        let grain = if most < RUN { 1 } else { RUN };
         self.taken
             .iter_mut()
             .for_each(|taken| *taken.get_mut() = false);
@@ -152,8 +156,9 @@ impl AttentionScratch {
         planned.clear();
         let (mut partials, mut counter) = (0, 0);
         self.tiles(attention, tile_tokens, |piece, _| {
-            let segments = piece.segments;
-            let column_len = segments * partial_len(layout, piece.tokens * tile_heads);
+            let (first, segments) = (piece.first_segment, piece.segments);
+            let grains = first / grain..(first + segments).div_ceil(grain);
+            let column_len = grains.len() * partial_len(layout, piece.tokens * tile_heads);
             let floats = shape.columns * column_len;
             if segments <= most
                 || partials + floats > self.partials.len()
@@ -163,18 +168,22 @@ impl AttentionScratch {
                 return;
             }
             let split = Split {
-                first_segment: piece.first_segment,
+                first_segment: first,
                 segments,
+                grain,
                 partials,
                 column_len,
                 counter,
             };
-            let parts = segments.div_ceil(most);
+            let parts = grains.len().div_ceil(most / grain);
+            let bound = |part: usize| {
+                let segment = (grains.start + part * grains.len() / parts) * grain;
+                segment.clamp(first, first + segments)
+            };
             for part in 0..parts {
-                let (from, to) = (part * segments / parts, (part + 1) * segments / parts);
                 planned.push(Piece {
-                    first_segment: piece.first_segment + from,
-                    segments: to - from,
+                    first_segment: bound(part),
+                    segments: bound(part + 1) - bound(part),
                     split: Some(split),
                     ..piece
                 });

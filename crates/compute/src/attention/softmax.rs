@@ -1,0 +1,156 @@
+//! The softmax of a segment.
+
+use super::kernel::{Part, around, group};
+use super::sums::Sums;
+use super::tile::SEGMENT;
+use crate::simd::{Kernel, Simd, tanh};
+
+/// Rows of any tier's register tile at most.
+const MOST_ROWS: usize = 12;
+
+/// The softmax of a tile's rows, of which groups for one register tile have their scores for all vectors of `granule` positions
+/// around what they see.
+pub(super) struct Weights<'a> {
+    pub(super) part: &'a Part<'a>,
+    pub(super) granule: usize,
+}
+
+impl Kernel for Weights<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Part {
+            tile,
+            slot,
+            segment,
+            acc,
+        } = *self.part;
+        let cap = tile.softcap.map(|cap| cap * std::f32::consts::LOG2_E);
+        let rows = tile.rows();
+        for index in 0..rows.div_ceil(S::ROWS) {
+            let (first, count) = group(rows, S::ROWS, index);
+            let computed = around(tile.sees_in(segment, first, count), self.granule);
+            // SAFETY: the promise of who made the tile.
+            unsafe {
+                // All rows' largest scores first: each is the end of a chain of its own.
+                let mut of_rows = [None; MOST_ROWS];
+                for (i, of_row) in of_rows[..count].iter_mut().enumerate() {
+                    let (from, to) = tile.sees_in(segment, first + i, 1);
+                    if from < to {
+                        let scores = slot.scores.add((first + i) * SEGMENT);
+                        *of_row = Some(largest(s, scores, computed, (from, to), cap));
+                    }
+                }
+                for (i, &of_row) in of_rows[..count].iter().enumerate() {
+                    let r = first + i;
+                    let scores = slot.scores.add(r * SEGMENT);
+                    let row = match of_row {
+                        Some(largest) => weights(s, scores, computed, largest),
+                        None => no_weights(s, scores, computed),
+                    };
+                    *slot.factors.add(r) = (*acc.sums.add(r)).fold(row);
+                }
+            }
+        }
+    }
+}
+
+/// The largest of the scores `from..to` of a row. `cap` is applied as `cap * tanh(score)` before; those around them in the
+/// vectors `low..high` become less than all.
+///
+/// # Safety
+/// `scores` has `high` elements; `low` and `high` are multiples of 16 with `low <= from < to <= high`.
+#[inline(always)]
+unsafe fn largest<S: Simd>(
+    s: S,
+    scores: *mut f32,
+    (low, high): (usize, usize),
+    (from, to): (usize, usize),
+    cap: Option<f32>,
+) -> f32 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if let Some(cap) = cap {
+            for at in (low..high).step_by(16) {
+                let score = tanh(s, s.load_16(scores.add(at)));
+                s.store_16(scores.add(at), s.mul_16(score, s.splat_16(cap)));
+            }
+        }
+        for at in (low..from).chain(to..high) {
+            *scores.add(at) = f32::NEG_INFINITY;
+        }
+        let mut largest = s.load_16(scores.add(low));
+        for at in (low + 16..high).step_by(16) {
+            largest = s.max_16(s.load_16(scores.add(at)), largest);
+        }
+        let [a, b] = s.halves(largest);
+        s.largest(s.max(b, a))
+    }
+}
+
+/// Turns the scores of a row in the vectors `low..high` into weights relative to the largest.
+///
+/// # Safety
+/// `scores` has `high` elements; `low` and `high` are multiples of 16.
+#[inline(always)]
+unsafe fn weights<S: Simd>(
+    s: S,
+    scores: *mut f32,
+    (low, high): (usize, usize),
+    largest: f32,
+) -> Sums {
+    let mut total = s.splat_16(0.0);
+    // SAFETY: the caller's promise.
+    unsafe {
+        for at in (low..high).step_by(16) {
+            let weight = exp2(s, s.sub_16(s.load_16(scores.add(at)), s.splat_16(largest)));
+            s.store_16(scores.add(at), weight);
+            total = s.add_16(total, weight);
+        }
+    }
+    let [a, b] = s.halves(total);
+    Sums {
+        largest,
+        total: s.sum(s.add(a, b)),
+    }
+}
+
+/// Makes the weights of a row that sees nothing of a segment.
+///
+/// # Safety
+/// As [`weights`].
+#[inline(always)]
+unsafe fn no_weights<S: Simd>(s: S, scores: *mut f32, (low, high): (usize, usize)) -> Sums {
+    for at in (low..high).step_by(16) {
+        // SAFETY: the caller's promise.
+        unsafe { s.store_16(scores.add(at), s.splat_16(0.0)) };
+    }
+    Sums::NONE
+}
+
+/// `2^x` for `x <= 0`, relative error below 2e-7; 0 from -127 on.
+///
+/// The polynomial has the least relative error of degree 5 on -0.5..0.5 with `2^0 = 1`.
+#[inline(always)]
+#[allow(
+    clippy::approx_constant,
+    reason = "near ln 2, but fitted with the other coefficients"
+)]
+fn exp2<S: Simd>(s: S, x: S::W) -> S::W {
+    // In this order what is not a number stays so.
+    let x = s.max_16(s.splat_16(-127.0), x);
+    let n = s.round_16(x);
+    let r = s.sub_16(x, n);
+    let mut p = s.splat_16(1.326_472_7e-3);
+    for c in [
+        9.671_513e-3,
+        5.550_733_6e-2,
+        2.402_224_2e-1,
+        6.931_47e-1,
+        1.0,
+    ] {
+        p = s.fma_16(p, r, s.splat_16(c));
+    }
+    // The factor of -127 is zero.
+    s.mul_16(p, s.exp2_whole_16(n))
+}
