@@ -3,8 +3,8 @@
 use super::kernel::{BLOCKS, Open, Part, by_rows_of_tier, group, keys_of, values_of};
 use super::softmax::Weights;
 use super::tile::{Ahead, SEGMENT, score, weigh};
-use crate::kv::POSITIONS_PER_BLOCK;
 use crate::kv::element::{Element, Side, by_element};
+use crate::kv::{LINE, POSITIONS_PER_BLOCK};
 use crate::simd::{Kernel, Simd};
 use crate::tier::Tier;
 use std::marker::PhantomData;
@@ -56,10 +56,29 @@ fn values_ahead(part: &Part<'_>) -> Ahead {
     ahead(|index| values_of(part, index))
 }
 
-/// The keys of the segment behind it.
+/// The keys of the segment behind it, of each block as many bytes as the softmax asks for.
 #[inline(always)]
-fn keys_ahead(part: &Part<'_>) -> Ahead {
-    ahead(|index| keys_of(part, BLOCKS + index))
+pub(super) fn first_keys_ahead(part: &Part<'_>) -> Ahead {
+    ahead(|index| {
+        let (start, len) = keys_of(part, BLOCKS + index);
+        (start, len.min(asked_in_softmax(part)))
+    })
+}
+
+/// Its other keys.
+#[inline(always)]
+fn more_keys_ahead(part: &Part<'_>) -> Ahead {
+    ahead(|index| {
+        let (start, len) = keys_of(part, BLOCKS + index);
+        let asked = len.min(asked_in_softmax(part));
+        (start.wrapping_add(asked), len - asked)
+    })
+}
+
+/// Bytes of each block that the softmax asks for: a line with each vector of its scores.
+#[inline(always)]
+fn asked_in_softmax(part: &Part<'_>) -> usize {
+    part.tile.rows() * VECTORS * LINE
 }
 
 /// What each block of a segment has, the first one in place of those that are not there.
@@ -150,7 +169,7 @@ impl<E: Element> Kernel for Weigh<'_, E> {
     fn run<S: Simd>(self, s: S) {
         let rows = self.part.tile.rows();
         let vectors = self.part.tile.layout.padded_v() / 16;
-        let mut ahead = keys_ahead(self.part);
+        let mut ahead = more_keys_ahead(self.part);
         for index in 0..rows.div_ceil(S::ROWS) {
             let (first, count) = group(rows, S::ROWS, index);
             by_rows_of_tier!(S, count, R => {

@@ -5,7 +5,7 @@
 //! a row in the same order. Each phase is a kernel of its own, so that what does not depend on the cache's number type is
 //! compiled once.
 
-use super::sums::{Acc, Clear, Finish, RUN, Total, next_grain};
+use super::sums::{Acc, Clear, Factors, Finish, RUN, Sums, Total, next_grain, partial_len};
 use super::tile::SEGMENT;
 use super::{Sight, few, many};
 use crate::kv::element::{Element, Head, Q8, Side};
@@ -115,7 +115,9 @@ pub(super) struct Slot {
     pub(super) panel: *mut f32,
     /// Of the keys or the values of a segment's blocks.
     pub(super) scales: *mut f32,
-    pub(super) factors: *mut (f32, f32),
+    /// Of a segment.
+    pub(super) sums: Sums,
+    pub(super) factors: Factors,
 }
 
 impl Slot {
@@ -126,8 +128,8 @@ impl Slot {
     }
 
     /// Scales are counted for the type that has the most. Keys are done with when values are opened.
-    fn lens(layout: KvLayout) -> [usize; 7] {
-        let acc = ROWS * (layout.padded_v() + 2);
+    fn lens(layout: KvLayout) -> [usize; 8] {
+        let acc = partial_len(layout, ROWS);
         let scales = BLOCKS * Q8::scales(layout.head_dim_k.max(layout.head_dim_v));
         [
             ROWS * layout.head_dim_k,
@@ -136,7 +138,8 @@ impl Slot {
             ROWS * SEGMENT,
             many::PANEL * layout.head_dim_k.max(SEGMENT),
             scales,
-            2 * ROWS,
+            Sums::len(ROWS),
+            Sums::len(ROWS),
         ]
     }
 
@@ -148,7 +151,7 @@ impl Slot {
             at += len;
             at - len
         });
-        // SAFETY: the caller's promise. Pairs of floats are aligned as floats.
+        // SAFETY: the caller's promise.
         unsafe {
             Slot {
                 q: start.add(offsets[0]),
@@ -157,7 +160,8 @@ impl Slot {
                 scores: start.add(offsets[3]),
                 panel: start.add(offsets[4]),
                 scales: start.add(offsets[5]),
-                factors: start.add(offsets[6]).cast(),
+                sums: Sums::at(start.add(offsets[6]), ROWS),
+                factors: Factors::at(start.add(offsets[7]), ROWS),
             }
         }
     }

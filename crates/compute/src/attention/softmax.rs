@@ -1,12 +1,8 @@
 //! The softmax of a segment.
 
 use super::kernel::{Part, around, group};
-use super::sums::Sums;
 use super::tile::SEGMENT;
 use crate::simd::{Kernel, Simd, tanh};
-
-/// Rows of any tier's register tile at most.
-const MOST_ROWS: usize = 12;
 
 /// The softmax of a tile's rows, of which groups for one register tile have their scores for all vectors of `granule` positions
 /// around what they see.
@@ -27,31 +23,36 @@ impl Kernel for Weights<'_> {
         } = *self.part;
         let cap = tile.softcap.map(|cap| cap * std::f32::consts::LOG2_E);
         let rows = tile.rows();
+        let ahead = match self.granule {
+            32 => super::few::first_keys_ahead(self.part),
+            _ => super::tile::Ahead::NONE,
+        };
         for index in 0..rows.div_ceil(S::ROWS) {
             let (first, count) = group(rows, S::ROWS, index);
             let computed = around(tile.sees_in(segment, first, count), self.granule);
             // SAFETY: the promise of who made the tile.
             unsafe {
                 // All rows' largest scores first: each is the end of a chain of its own.
-                let mut of_rows = [None; MOST_ROWS];
-                for (i, of_row) in of_rows[..count].iter_mut().enumerate() {
-                    let (from, to) = tile.sees_in(segment, first + i, 1);
-                    if from < to {
-                        let scores = slot.scores.add((first + i) * SEGMENT);
-                        *of_row = Some(largest(s, scores, computed, (from, to), cap));
-                    }
-                }
-                for (i, &of_row) in of_rows[..count].iter().enumerate() {
-                    let r = first + i;
+                for r in first..first + count {
+                    let (from, to) = tile.sees_in(segment, r, 1);
                     let scores = slot.scores.add(r * SEGMENT);
-                    let row = match of_row {
-                        Some(largest) => weights(s, scores, computed, largest),
-                        None => no_weights(s, scores, computed),
+                    *slot.sums.largest.add(r) = match from < to {
+                        true => largest(s, scores, computed, (from, to), cap),
+                        false => f32::MIN,
                     };
-                    *slot.factors.add(r) = (*acc.sums.add(r)).fold(row);
+                }
+                for r in first..first + count {
+                    let scores = slot.scores.add(r * SEGMENT);
+                    let ahead = ahead.part((r, rows), SEGMENT / 16);
+                    *slot.sums.total.add(r) = match *slot.sums.largest.add(r) {
+                        f32::MIN => no_weights(s, scores, computed),
+                        largest => weights(s, scores, computed, largest, ahead),
+                    };
                 }
             }
         }
+        // SAFETY: as above.
+        unsafe { acc.sums.fold(s, rows, slot.sums, slot.factors) };
     }
 }
 
@@ -88,7 +89,7 @@ unsafe fn largest<S: Simd>(
     }
 }
 
-/// Turns the scores of a row in the vectors `low..high` into weights relative to the largest.
+/// Turns the scores of a row in the vectors `low..high` into weights relative to the largest. Returns their sum.
 ///
 /// # Safety
 /// `scores` has `high` elements; `low` and `high` are multiples of 16.
@@ -98,21 +99,20 @@ unsafe fn weights<S: Simd>(
     scores: *mut f32,
     (low, high): (usize, usize),
     largest: f32,
-) -> Sums {
+    mut ahead: super::tile::Ahead,
+) -> f32 {
     let mut total = s.splat_16(0.0);
     // SAFETY: the caller's promise.
     unsafe {
         for at in (low..high).step_by(16) {
+            ahead.ask(s, at / 16 % 4);
             let weight = exp2(s, s.sub_16(s.load_16(scores.add(at)), s.splat_16(largest)));
             s.store_16(scores.add(at), weight);
             total = s.add_16(total, weight);
         }
     }
     let [a, b] = s.halves(total);
-    Sums {
-        largest,
-        total: s.sum(s.add(a, b)),
-    }
+    s.sum(s.add(a, b))
 }
 
 /// Makes the weights of a row that sees nothing of a segment.
@@ -120,12 +120,12 @@ unsafe fn weights<S: Simd>(
 /// # Safety
 /// As [`weights`].
 #[inline(always)]
-unsafe fn no_weights<S: Simd>(s: S, scores: *mut f32, (low, high): (usize, usize)) -> Sums {
+unsafe fn no_weights<S: Simd>(s: S, scores: *mut f32, (low, high): (usize, usize)) -> f32 {
     for at in (low..high).step_by(16) {
         // SAFETY: the caller's promise.
         unsafe { s.store_16(scores.add(at), s.splat_16(0.0)) };
     }
-    Sums::NONE
+    0.0
 }
 
 /// `2^x` for `x <= 0`, relative error below 2e-7; 0 from -127 on.
@@ -136,7 +136,7 @@ unsafe fn no_weights<S: Simd>(s: S, scores: *mut f32, (low, high): (usize, usize
     clippy::approx_constant,
     reason = "near ln 2, but fitted with the other coefficients"
 )]
-fn exp2<S: Simd>(s: S, x: S::W) -> S::W {
+pub(super) fn exp2<S: Simd>(s: S, x: S::W) -> S::W {
     // In this order what is not a number stays so.
     let x = s.max_16(s.splat_16(-127.0), x);
     let n = s.round_16(x);

@@ -4,6 +4,7 @@
 //! thread goes through all segments, or some threads leave partial results of runs or of single segments.
 
 use super::kernel::{Slot, Tile};
+use super::softmax::exp2;
 use crate::kv::{KvLayout, rotate};
 use crate::simd::{Kernel, Simd};
 
@@ -17,38 +18,95 @@ pub(super) fn next_grain(segment: usize, grain: usize) -> usize {
     (segment / grain + 1) * grain
 }
 
-/// The scores of a row in a segment: the largest one, and the sum of the weights relative to it. Scores are to the base 2.
+/// What the weights of each row are relative to, and their sums. Scores are to the base 2.
 #[derive(Clone, Copy)]
 pub(super) struct Sums {
-    pub(super) largest: f32,
-    pub(super) total: f32,
+    /// The largest score, or [`f32::MIN`] of no positions.
+    pub(super) largest: *mut f32,
+    /// The sum of the weights.
+    pub(super) total: *mut f32,
 }
 
 impl Sums {
-    /// Of no positions.
-    pub(super) const NONE: Sums = Sums {
-        largest: f32::NEG_INFINITY,
-        total: 0.0,
-    };
+    /// Rows in vectors: each of the arrays has so many floats.
+    fn padded(rows: usize) -> usize {
+        rows.next_multiple_of(16)
+    }
 
-    /// Takes in the next segment. Returns the factors of what was summed before, and of the segment's sums.
-    #[inline(always)]
-    pub(super) fn fold(&mut self, segment: Sums) -> (f32, f32) {
-        let factors = if segment.largest == f32::NEG_INFINITY {
-            (1.0, 0.0)
-        } else if self.largest == f32::NEG_INFINITY {
-            (0.0, 1.0)
-        } else if segment.largest > self.largest {
-            ((self.largest - segment.largest).exp2(), 1.0)
-        } else {
-            (1.0, (segment.largest - self.largest).exp2())
-        };
-        // A score that is not a number makes the sums such, too.
-        if segment.largest > self.largest || segment.largest.is_nan() {
-            self.largest = segment.largest;
+    /// Floats of the sums of so many rows.
+    pub(super) fn len(rows: usize) -> usize {
+        2 * Self::padded(rows)
+    }
+
+    /// # Safety
+    /// `start` has [`Sums::len`] floats.
+    pub(super) unsafe fn at(start: *mut f32, rows: usize) -> Self {
+        Sums {
+            largest: start,
+            // SAFETY: the caller's promise.
+            total: unsafe { start.add(Self::padded(rows)) },
         }
-        self.total = self.total * factors.0 + segment.total * factors.1;
-        factors
+    }
+
+    /// Of no positions.
+    ///
+    /// # Safety
+    /// There are so many rows, which are this thread's.
+    #[inline(always)]
+    unsafe fn clear<S: Simd>(self, s: S, rows: usize) {
+        for at in (0..rows).step_by(16) {
+            // SAFETY: the caller's promise.
+            unsafe {
+                s.store_16(self.largest.add(at), s.splat_16(f32::MIN));
+                s.store_16(self.total.add(at), s.splat_16(0.0));
+            }
+        }
+    }
+
+    /// Takes in those of later positions. Writes the factors of what was summed before, and of what was summed of them.
+    ///
+    /// # Safety
+    /// Both have so many rows, and so has `factors`.
+    #[inline(always)]
+    pub(super) unsafe fn fold<S: Simd>(self, s: S, rows: usize, later: Sums, factors: Factors) {
+        for at in (0..rows).step_by(16) {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let (before, this) = (
+                    s.load_16(self.largest.add(at)),
+                    s.load_16(later.largest.add(at)),
+                );
+                let largest = s.max_16(before, this);
+                let before = exp2(s, s.sub_16(before, largest));
+                let this = exp2(s, s.sub_16(this, largest));
+                let total = s.mul_16(s.load_16(later.total.add(at)), this);
+                let total = s.fma_16(s.load_16(self.total.add(at)), before, total);
+                s.store_16(self.largest.add(at), largest);
+                s.store_16(self.total.add(at), total);
+                s.store_16(factors.before.add(at), before);
+                s.store_16(factors.this.add(at), this);
+            }
+        }
+    }
+}
+
+/// The factors of each row when sums are put together.
+#[derive(Clone, Copy)]
+pub(super) struct Factors {
+    before: *mut f32,
+    this: *mut f32,
+}
+
+impl Factors {
+    /// # Safety
+    /// `start` has [`Sums::len`] floats.
+    pub(super) unsafe fn at(start: *mut f32, rows: usize) -> Self {
+        // SAFETY: the caller's promise.
+        let Sums { largest, total } = unsafe { Sums::at(start, rows) };
+        Factors {
+            before: largest,
+            this: total,
+        }
     }
 }
 
@@ -57,13 +115,12 @@ impl Sums {
 pub(super) struct Acc {
     /// `[rows, padded_v]`
     values: *mut f32,
-    /// `[rows]`
-    pub(super) sums: *mut Sums,
+    pub(super) sums: Sums,
 }
 
 /// Floats of a partial result.
 pub(super) fn partial_len(layout: KvLayout, rows: usize) -> usize {
-    rows * (layout.padded_v() + 2)
+    rows * layout.padded_v() + Sums::len(rows)
 }
 
 impl Acc {
@@ -73,7 +130,7 @@ impl Acc {
         Acc {
             values: start,
             // SAFETY: the caller's promise.
-            sums: unsafe { start.add(rows * layout.padded_v()) }.cast(),
+            sums: unsafe { Sums::at(start.add(rows * layout.padded_v()), rows) },
         }
     }
 
@@ -97,9 +154,7 @@ impl Acc {
             for at in (0..rows * stride).step_by(16) {
                 s.store_16(self.values.add(at), s.splat_16(0.0));
             }
-            for r in 0..rows {
-                *self.sums.add(r) = Sums::NONE;
-            }
+            self.sums.clear(s, rows);
         }
     }
 
@@ -112,7 +167,7 @@ impl Acc {
     pub(super) unsafe fn fold<S: Simd, const R: usize, const N: usize>(
         self,
         s: S,
-        factors: *const (f32, f32),
+        factors: Factors,
         (first, stride): (usize, usize),
         at: usize,
         x: &[[S::W; N]; R],
@@ -120,8 +175,8 @@ impl Acc {
         // SAFETY: the caller's promise.
         unsafe {
             for r in 0..R {
-                let (before, this) = *factors.add(first + r);
-                let (before, this) = (s.splat_16(before), s.splat_16(this));
+                let before = s.splat_16(*factors.before.add(first + r));
+                let this = s.splat_16(*factors.this.add(first + r));
                 for i in 0..N {
                     let p = self.values.add((first + r) * stride + at + 16 * i);
                     s.store_16(p, s.fma_16(s.load_16(p), before, s.mul_16(x[r][i], this)));
@@ -135,12 +190,12 @@ impl Acc {
     /// # Safety
     /// Both have the tile's rows, and so has `factors`.
     #[inline(always)]
-    unsafe fn fold_all<S: Simd>(self, s: S, factors: *mut (f32, f32), tile: &Tile<'_>, later: Acc) {
-        let stride = tile.layout.padded_v();
-        for r in 0..tile.rows() {
-            // SAFETY: the caller's promise.
-            unsafe {
-                *factors.add(r) = (*self.sums.add(r)).fold(*later.sums.add(r));
+    unsafe fn fold_all<S: Simd>(self, s: S, factors: Factors, tile: &Tile<'_>, later: Acc) {
+        let (rows, stride) = (tile.rows(), tile.layout.padded_v());
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.sums.fold(s, rows, later.sums, factors);
+            for r in 0..rows {
                 for at in (0..stride).step_by(16) {
                     let x = s.load_16(later.values.add(r * stride + at));
                     self.fold(s, factors, (r, stride), at, &[[x]]);
@@ -259,7 +314,7 @@ unsafe fn finish(tile: &Tile<'_>, slot: Slot, out: *mut f32, out_stride: usize) 
         let (token, head) = (r / tile.heads, r % tile.heads);
         // SAFETY: the caller's promise.
         unsafe {
-            let inverse = 1.0 / (*slot.total.sums.add(r)).total;
+            let inverse = 1.0 / *slot.total.sums.total.add(r);
             let to = out.add(token * out_stride + head * dim);
             let to = std::slice::from_raw_parts_mut(to, dim);
             let from = std::slice::from_raw_parts(slot.total.values.add(r * stride), dim);

@@ -61,7 +61,7 @@ impl Ahead {
 
     /// Asks for a line of a block. They take turns.
     #[inline(always)]
-    fn ask<S: Simd>(&mut self, s: S, stream: usize) {
+    pub(super) fn ask<S: Simd>(&mut self, s: S, stream: usize) {
         s.prefetch_far(self.blocks[stream].wrapping_add(self.next));
         if stream == STREAMS - 1 {
             self.next += self.step;
