@@ -171,7 +171,9 @@ impl Work<'_> {
     /// Computes a piece of the plan for some of the heads, and if it is the last piece of a tile, puts them together.
     fn run(&self, item: usize) {
         let layout = self.attention.layout();
-        let (piece, column) = (item / self.shape.columns, item % self.shape.columns);
+        // A thread stays with a column, and finds its next keys in its cache.
+        let pieces = self.scratch.pieces();
+        let (column, piece) = (item / pieces, item % pieces);
         let piece = self.scratch.piece(piece);
         let (tile, out) = self.tile(piece, column);
         let out_stride = self.attention.heads * layout.head_dim_v;
