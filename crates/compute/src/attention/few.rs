@@ -24,6 +24,7 @@ pub(super) unsafe fn attend(tier: Tier, part: &Part<'_>) {
     tier.run(Weights {
         part,
         granule: POSITIONS_PER_BLOCK,
+        ahead: first_keys_ahead(part),
     });
     by_element!(parts.values.element, E => {
         let values = &open::<E>(tier, part, parts.values);
@@ -58,7 +59,7 @@ fn values_ahead(part: &Part<'_>) -> Ahead {
 
 /// The keys of the segment behind it, of each block as many bytes as the softmax asks for.
 #[inline(always)]
-pub(super) fn first_keys_ahead(part: &Part<'_>) -> Ahead {
+fn first_keys_ahead(part: &Part<'_>) -> Ahead {
     ahead(|index| {
         let (start, len) = keys_of(part, BLOCKS + index);
         (start, len.min(asked_in_softmax(part)))

@@ -5,7 +5,7 @@ use super::kernel::{
     BLOCKS, Open, Part, around, by_rows_of_tier, group, keys_of, prefetch, values_of,
 };
 use super::softmax::Weights;
-use super::tile::SEGMENT;
+use super::tile::{Ahead, SEGMENT};
 use crate::kv::POSITIONS_PER_BLOCK;
 use crate::kv::element::{Element, Side, by_element};
 use crate::simd::{Kernel, Simd};
@@ -23,6 +23,7 @@ pub(super) unsafe fn attend(tier: Tier, part: &Part<'_>) {
     tier.run(Weights {
         part,
         granule: PANEL,
+        ahead: Ahead::NONE,
     });
     by_element!(parts.values.element, E => weigh_all::<E>(tier, part));
 }

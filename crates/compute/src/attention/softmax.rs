@@ -1,14 +1,20 @@
 //! The softmax of a segment.
 
 use super::kernel::{Part, around, group};
-use super::tile::SEGMENT;
-use crate::simd::{Kernel, Simd, tanh};
+use super::tile::{Ahead, SEGMENT};
+use crate::simd::{EXPONENT, Kernel, Simd, tanh, whole_power};
+use std::ops::Range;
+
+/// Rows whose largest scores, and whose sums, one operation finds.
+const EACH: usize = 8;
 
 /// The softmax of a tile's rows, of which groups for one register tile have their scores for all vectors of `granule` positions
 /// around what they see.
 pub(super) struct Weights<'a> {
     pub(super) part: &'a Part<'a>,
     pub(super) granule: usize,
+    /// What is asked for with the vectors of scores, a line with each.
+    pub(super) ahead: Ahead,
 }
 
 impl Kernel for Weights<'_> {
@@ -21,43 +27,61 @@ impl Kernel for Weights<'_> {
             segment,
             acc,
         } = *self.part;
-        let cap = tile.softcap.map(|cap| cap * std::f32::consts::LOG2_E);
         let rows = tile.rows();
-        let ahead = match self.granule {
-            32 => super::few::first_keys_ahead(self.part),
-            _ => super::tile::Ahead::NONE,
-        };
         for index in 0..rows.div_ceil(S::ROWS) {
             let (first, count) = group(rows, S::ROWS, index);
             let computed = around(tile.sees_in(segment, first, count), self.granule);
-            // SAFETY: the promise of who made the tile.
-            unsafe {
-                // All rows' largest scores first: each is the end of a chain of its own.
-                for r in first..first + count {
-                    let (from, to) = tile.sees_in(segment, r, 1);
-                    let scores = slot.scores.add(r * SEGMENT);
-                    *slot.sums.largest.add(r) = match from < to {
-                        true => largest(s, scores, computed, (from, to), cap),
-                        false => f32::MIN,
-                    };
-                }
-                for r in first..first + count {
-                    let scores = slot.scores.add(r * SEGMENT);
-                    let ahead = ahead.part((r, rows), SEGMENT / 16);
-                    *slot.sums.total.add(r) = match *slot.sums.largest.add(r) {
-                        f32::MIN => no_weights(s, scores, computed),
-                        largest => weights(s, scores, computed, largest, ahead),
-                    };
-                }
+            let end = first + count;
+            for first in (first..end).step_by(EACH) {
+                self.rows(s, first..end.min(first + EACH), computed);
             }
         }
-        // SAFETY: as above.
+        // SAFETY: the promise of who made the tile.
         unsafe { acc.sums.fold(s, rows, slot.sums, slot.factors) };
     }
 }
 
-/// The largest of the scores `from..to` of a row. `cap` is applied as `cap * tanh(score)` before; those around them in the
-/// vectors `low..high` become less than all.
+impl Weights<'_> {
+    /// Up to [`EACH`] rows. Their sums are found together, so that none waits for another's.
+    #[inline(always)]
+    fn rows<S: Simd>(&self, s: S, rows: Range<usize>, computed: (usize, usize)) {
+        let Part {
+            tile,
+            slot,
+            segment,
+            ..
+        } = *self.part;
+        let cap = tile.softcap.map(|cap| cap * std::f32::consts::LOG2_E);
+        let first = rows.start;
+        // SAFETY: the promise of who made the tile.
+        unsafe {
+            let mut most = [s.splat(f32::MIN); EACH];
+            for r in rows.clone() {
+                let (from, to) = tile.sees_in(segment, r, 1);
+                if from < to {
+                    let scores = slot.scores.add(r * SEGMENT);
+                    most[r - first] = largest(s, scores, computed, (from, to), cap);
+                }
+            }
+            s.store(slot.sums.largest.add(first), s.max_each(&most));
+            let mut totals = [s.splat(0.0); EACH];
+            for r in rows {
+                let scores = slot.scores.add(r * SEGMENT);
+                match *slot.sums.largest.add(r) {
+                    f32::MIN => no_weights(s, scores, computed),
+                    most => {
+                        let ahead = self.ahead.part((r, tile.rows()), SEGMENT / 16);
+                        totals[r - first] = weights(s, scores, computed, most, ahead);
+                    }
+                }
+            }
+            s.store(slot.sums.total.add(first), s.sum_each(&totals));
+        }
+    }
+}
+
+/// The largest of the scores `from..to` of a row in each of 8 lanes. `cap` is applied as `cap * tanh(score)` before; those around
+/// them in the vectors `low..high` become less than all.
 ///
 /// # Safety
 /// `scores` has `high` elements; `low` and `high` are multiples of 16 with `low <= from < to <= high`.
@@ -68,7 +92,7 @@ unsafe fn largest<S: Simd>(
     (low, high): (usize, usize),
     (from, to): (usize, usize),
     cap: Option<f32>,
-) -> f32 {
+) -> S::F {
     // SAFETY: the caller's promise.
     unsafe {
         if let Some(cap) = cap {
@@ -85,11 +109,11 @@ unsafe fn largest<S: Simd>(
             largest = s.max_16(s.load_16(scores.add(at)), largest);
         }
         let [a, b] = s.halves(largest);
-        s.largest(s.max(b, a))
+        s.max(b, a)
     }
 }
 
-/// Turns the scores of a row in the vectors `low..high` into weights relative to the largest. Returns their sum.
+/// Turns the scores of a row in the vectors `low..high` into weights relative to the largest. Returns their sums in 8 lanes.
 ///
 /// # Safety
 /// `scores` has `high` elements; `low` and `high` are multiples of 16.
@@ -99,20 +123,20 @@ unsafe fn weights<S: Simd>(
     scores: *mut f32,
     (low, high): (usize, usize),
     largest: f32,
-    mut ahead: super::tile::Ahead,
-) -> f32 {
+    mut ahead: Ahead,
+) -> S::F {
     let mut total = s.splat_16(0.0);
     // SAFETY: the caller's promise.
     unsafe {
         for at in (low..high).step_by(16) {
-            ahead.ask(s, at / 16 % 4);
+            ahead.ask(s, at / 16);
             let weight = exp2(s, s.sub_16(s.load_16(scores.add(at)), s.splat_16(largest)));
             s.store_16(scores.add(at), weight);
             total = s.add_16(total, weight);
         }
     }
     let [a, b] = s.halves(total);
-    s.sum(s.add(a, b))
+    s.add(a, b)
 }
 
 /// Makes the weights of a row that sees nothing of a segment.
@@ -120,12 +144,11 @@ unsafe fn weights<S: Simd>(
 /// # Safety
 /// As [`weights`].
 #[inline(always)]
-unsafe fn no_weights<S: Simd>(s: S, scores: *mut f32, (low, high): (usize, usize)) -> f32 {
+unsafe fn no_weights<S: Simd>(s: S, scores: *mut f32, (low, high): (usize, usize)) {
     for at in (low..high).step_by(16) {
         // SAFETY: the caller's promise.
         unsafe { s.store_16(scores.add(at), s.splat_16(0.0)) };
     }
-    0.0
 }
 
 /// `2^x` for `x <= 0`, relative error below 2e-7; 0 from -127 on.
@@ -139,7 +162,7 @@ unsafe fn no_weights<S: Simd>(s: S, scores: *mut f32, (low, high): (usize, usize
 pub(super) fn exp2<S: Simd>(s: S, x: S::W) -> S::W {
     // In this order what is not a number stays so.
     let x = s.max_16(s.splat_16(-127.0), x);
-    let n = s.round_16(x);
+    let (n, power) = whole_power(s, s.add_16(x, s.splat_16(EXPONENT)));
     let r = s.sub_16(x, n);
     let mut p = s.splat_16(1.326_472_7e-3);
     for c in [
@@ -151,6 +174,5 @@ pub(super) fn exp2<S: Simd>(s: S, x: S::W) -> S::W {
     ] {
         p = s.fma_16(p, r, s.splat_16(c));
     }
-    // The factor of -127 is zero.
-    s.mul_16(p, s.exp2_whole_16(n))
+    s.mul_16(p, power)
 }

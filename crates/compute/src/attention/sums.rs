@@ -28,9 +28,9 @@ pub(super) struct Sums {
 }
 
 impl Sums {
-    /// Rows in vectors: each of the arrays has so many floats.
+    /// Floats of each of the arrays: whole vectors, also for 8 rows from any one on.
     fn padded(rows: usize) -> usize {
-        rows.next_multiple_of(16)
+        (rows + 7).next_multiple_of(16)
     }
 
     /// Floats of the sums of so many rows.

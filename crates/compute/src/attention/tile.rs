@@ -59,9 +59,10 @@ impl Ahead {
         }
     }
 
-    /// Asks for a line of a block. They take turns.
+    /// Asks for a line of one of the blocks, which take turns.
     #[inline(always)]
-    pub(super) fn ask<S: Simd>(&mut self, s: S, stream: usize) {
+    pub(super) fn ask<S: Simd>(&mut self, s: S, turn: usize) {
+        let stream = turn % STREAMS;
         s.prefetch_far(self.blocks[stream].wrapping_add(self.next));
         if stream == STREAMS - 1 {
             self.next += self.step;

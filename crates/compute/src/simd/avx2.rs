@@ -165,14 +165,6 @@ macro_rules! avx2_operations {
             unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
         }
         #[inline(always)]
-        fn exp2_whole(self, n: __m256) -> __m256 {
-            // SAFETY: see `splat`.
-            unsafe {
-                let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
-                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
-            }
-        }
-        #[inline(always)]
         fn sum(self, a: __m256) -> f32 {
             // SAFETY: see `splat`.
             unsafe {
@@ -189,6 +181,11 @@ macro_rules! avx2_operations {
                 let x = _mm_max_ps(x, _mm_movehl_ps(x, x));
                 _mm_cvtss_f32(_mm_max_ss(x, _mm_shuffle_ps::<1>(x, x)))
             }
+        }
+        #[inline(always)]
+        fn max_each(self, v: &[__m256; 8]) -> __m256 {
+            // SAFETY: see `splat`.
+            unsafe { avx2_fold_each!(v, _mm256_max_ps) }
         }
         #[inline(always)]
         fn sum_each(self, v: &[__m256; 8]) -> __m256 {
@@ -316,12 +313,11 @@ macro_rules! avx2_pairs {
             [self.fma(a[0], b[0], c[0]), self.fma(a[1], b[1], c[1])]
         }
         #[inline(always)]
-        fn round_16(self, a: [__m256; 2]) -> [__m256; 2] {
-            [self.round(a[0]), self.round(a[1])]
-        }
-        #[inline(always)]
-        fn exp2_whole_16(self, n: [__m256; 2]) -> [__m256; 2] {
-            [self.exp2_whole(n[0]), self.exp2_whole(n[1])]
+        fn to_exponent_16(self, a: [__m256; 2]) -> [__m256; 2] {
+            // SAFETY: see `splat`.
+            unsafe {
+                each!(2; h => _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(a[h]))))
+            }
         }
         #[inline(always)]
         fn join(self, halves: [__m256; 2]) -> [__m256; 2] {

@@ -257,8 +257,6 @@ pub(crate) trait Simd: Vector {
     fn abs(self, a: Self::F) -> Self::F;
     /// Rounded to the nearest integer, ties to even.
     fn round(self, a: Self::F) -> Self::F;
-    /// `2^n` for whole `n` in -126..=127.
-    fn exp2_whole(self, n: Self::F) -> Self::F;
 
     fn splat_16(self, x: f32) -> Self::W;
     /// Reads 16 `f32`.
@@ -277,9 +275,8 @@ pub(crate) trait Simd: Vector {
     fn max_16(self, a: Self::W, b: Self::W) -> Self::W;
     fn min_16(self, a: Self::W, b: Self::W) -> Self::W;
     /// As [`Simd::round`].
-    fn round_16(self, a: Self::W) -> Self::W;
-    /// As [`Simd::exp2_whole`].
-    fn exp2_whole_16(self, n: Self::W) -> Self::W;
+    /// The lower 9 bits become sign and exponent, the others zero.
+    fn to_exponent_16(self, a: Self::W) -> Self::W;
     fn join(self, halves: [Self::F; 2]) -> Self::W;
     /// As [`Simd::fma`].
     fn fma_16(self, a: Self::W, b: Self::W, c: Self::W) -> Self::W;
@@ -287,7 +284,9 @@ pub(crate) trait Simd: Vector {
 
     fn sum(self, a: Self::F) -> f32;
     fn largest(self, a: Self::F) -> f32;
-    /// The sum of each vector, in any order.
+    /// The largest of each vector.
+    fn max_each(self, v: &[Self::F; 8]) -> Self::F;
+    /// The sum of each vector, in any order that is the same for all.
     fn sum_each(self, v: &[Self::F; 8]) -> Self::F;
     /// The larger of each two magnitudes by their bits, so that what is not a number counts as the largest.
     fn max_bits(self, a: Self::F, b: Self::F) -> Self::F;
@@ -329,7 +328,12 @@ pub(crate) trait Simd: Vector {
 #[inline(always)]
 pub(crate) fn exp<S: Simd>(s: S, x: S::W) -> S::W {
     let x = s.max_16(s.min_16(x, s.splat_16(88.0)), s.splat_16(-87.3));
-    let n = s.round_16(s.mul_16(x, s.splat_16(std::f32::consts::LOG2_E)));
+    let biased = s.fma_16(
+        x,
+        s.splat_16(std::f32::consts::LOG2_E),
+        s.splat_16(EXPONENT),
+    );
+    let (n, power) = whole_power(s, biased);
     let r = s.fma_16(n, s.splat_16(-0.693_359_4), x);
     let r = s.fma_16(n, s.splat_16(2.121_944_4e-4), r);
     let mut p = s.splat_16(1.987_569_1e-4);
@@ -343,7 +347,18 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::W) -> S::W {
         p = s.fma_16(p, r, s.splat_16(c));
     }
     let p = s.fma_16(p, s.mul_16(r, r), s.add_16(r, s.splat_16(1.0)));
-    s.mul_16(p, s.exp2_whole_16(n))
+    s.mul_16(p, power)
+}
+
+/// Added to numbers in -127..=127, rounds them to whole ones, ties to even, whose powers of 2 are told by [`whole_power`]: in floats of
+/// this size the last bit stands for 1, and 127 is the bias of exponents.
+pub(crate) const EXPONENT: f32 = 12_582_912.0 + 127.0;
+
+/// The whole number `n` of `n + EXPONENT`, and `2^n`; the power of -127 is 0.
+#[inline(always)]
+pub(crate) fn whole_power<S: Simd>(s: S, biased: S::W) -> (S::W, S::W) {
+    let n = s.sub_16(biased, s.splat_16(EXPONENT));
+    (n, s.to_exponent_16(biased))
 }
 
 /// `tanh(x)`, absolute error below 3e-7: `1 - 2 / (e^(2x) + 1)`.

@@ -273,17 +273,6 @@ impl<P: Products> Simd for Neon<P> {
         unsafe { each!(2; i => vrndnq_f32(a[i])) }
     }
     #[inline(always)]
-    fn exp2_whole(self, n: Floats) -> Floats {
-        // SAFETY: see `splat`.
-        unsafe {
-            each!(2; i => {
-                let biased = vaddq_s32(vcvtq_s32_f32(n[i]), vdupq_n_s32(127));
-                vreinterpretq_f32_s32(vshlq_n_s32::<23>(biased))
-            })
-        }
-    }
-
-    #[inline(always)]
     fn splat_16(self, x: f32) -> [Floats; 2] {
         [self.splat(x); 2]
     }
@@ -314,12 +303,12 @@ impl<P: Products> Simd for Neon<P> {
     by_vectors!(add_16 = add, sub_16 = sub, mul_16 = mul);
     by_vectors!(div_16 = div, max_16 = max, min_16 = min);
     #[inline(always)]
-    fn round_16(self, a: [Floats; 2]) -> [Floats; 2] {
-        [self.round(a[0]), self.round(a[1])]
-    }
-    #[inline(always)]
-    fn exp2_whole_16(self, n: [Floats; 2]) -> [Floats; 2] {
-        [self.exp2_whole(n[0]), self.exp2_whole(n[1])]
+    fn to_exponent_16(self, a: [Floats; 2]) -> [Floats; 2] {
+        // SAFETY: see `splat`.
+        unsafe {
+            each!(2; h => each!(2; i =>
+                vreinterpretq_f32_s32(vshlq_n_s32::<23>(vreinterpretq_s32_f32(a[h][i])))))
+        }
     }
     #[inline(always)]
     fn join(self, halves: [Floats; 2]) -> [Floats; 2] {
@@ -346,6 +335,16 @@ impl<P: Products> Simd for Neon<P> {
     fn largest(self, a: Floats) -> f32 {
         // SAFETY: see `splat`.
         unsafe { vmaxnmvq_f32(vmaxnmq_f32(a[0], a[1])) }
+    }
+    #[inline(always)]
+    fn max_each(self, v: &[Floats; 8]) -> Floats {
+        // SAFETY: see `splat`.
+        unsafe {
+            let largest: [float32x4_t; 8] = each!(8; i => vmaxq_f32(v[i][0], v[i][1]));
+            let pairs: [float32x4_t; 4] =
+                each!(4; i => vpmaxq_f32(largest[2 * i], largest[2 * i + 1]));
+            each!(2; i => vpmaxq_f32(pairs[2 * i], pairs[2 * i + 1]))
+        }
     }
     #[inline(always)]
     fn sum_each(self, v: &[Floats; 8]) -> Floats {

@@ -29,11 +29,6 @@ fn smaller(a: f32, b: f32) -> f32 {
 }
 
 #[inline(always)]
-fn exp2_whole(n: f32) -> f32 {
-    f32::from_bits(((n as i32 + 127) as u32) << 23)
-}
-
-#[inline(always)]
 fn on_u16(a: [u8; 32], f: impl Fn(u16) -> u16) -> [u8; 32] {
     let mut out = [0; 32];
     for (o, i) in out.chunks_exact_mut(2).zip(a.chunks_exact(2)) {
@@ -184,10 +179,6 @@ impl Simd for Portable {
         map(a, f32::round_ties_even)
     }
     #[inline]
-    fn exp2_whole(self, n: [f32; 8]) -> [f32; 8] {
-        map(n, exp2_whole)
-    }
-    #[inline]
     fn splat_16(self, x: f32) -> [f32; 16] {
         [x; 16]
     }
@@ -233,12 +224,8 @@ impl Simd for Portable {
         zip(a, b, smaller)
     }
     #[inline]
-    fn round_16(self, a: [f32; 16]) -> [f32; 16] {
-        map(a, f32::round_ties_even)
-    }
-    #[inline]
-    fn exp2_whole_16(self, n: [f32; 16]) -> [f32; 16] {
-        map(n, exp2_whole)
+    fn to_exponent_16(self, a: [f32; 16]) -> [f32; 16] {
+        map(a, |a| f32::from_bits(a.to_bits() << 23))
     }
     #[inline]
     fn join(self, halves: [[f32; 8]; 2]) -> [f32; 16] {
@@ -260,6 +247,10 @@ impl Simd for Portable {
     fn largest(self, a: [f32; 8]) -> f32 {
         a.into_iter()
             .fold(f32::NEG_INFINITY, |m, x| if x > m { x } else { m })
+    }
+    #[inline]
+    fn max_each(self, v: &[[f32; 8]; 8]) -> [f32; 8] {
+        v.map(|v| v.into_iter().fold(f32::NEG_INFINITY, f32::max))
     }
     #[inline]
     fn sum_each(self, v: &[[f32; 8]; 8]) -> [f32; 8] {

@@ -92,17 +92,9 @@ impl Simd for Avx512Vnni {
     }
     avx512_operations!(max_16 = _mm512_max_ps, min_16 = _mm512_min_ps);
     #[inline(always)]
-    fn round_16(self, a: __m512) -> __m512 {
+    fn to_exponent_16(self, a: __m512) -> __m512 {
         // SAFETY: see `splat_16`.
-        unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
-    }
-    #[inline(always)]
-    fn exp2_whole_16(self, n: __m512) -> __m512 {
-        // SAFETY: see `splat_16`.
-        unsafe {
-            let biased = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
-            _mm512_castsi512_ps(_mm512_slli_epi32::<23>(biased))
-        }
+        unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(a))) }
     }
     #[inline(always)]
     fn join(self, halves: [__m256; 2]) -> __m512 {
