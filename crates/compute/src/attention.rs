@@ -4,9 +4,10 @@
 //! computed on the way (Milakov and Gimelshein 2018; Dao et al. 2022). Positions that no row of a tile sees are not read but
 //! for the rest of their block.
 //!
-//! The softmax goes in segments of a fixed number of positions, whose results are put together in their order. Where the
-//! tiles are too few for the threads, the segments of a tile are shared out; since that changes neither the segments nor their
-//! order, a row comes out the same to the last bit whatever is computed with it and by however many threads.
+//! The softmax goes in segments of a fixed number of positions, whose results are put together in their order, and runs of a fixed
+//! number of segments likewise. Where the tiles are too few for the threads, the segments of a tile are shared out; since that
+//! changes neither them nor their order, a row comes out the same to the last bit whatever is computed with it and by however many
+//! threads.
 
 mod few;
 mod kernel;

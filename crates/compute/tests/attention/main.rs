@@ -108,6 +108,60 @@ fn a_row_is_the_same_to_the_last_bit_in_any_batch_and_on_any_number_of_threads()
     }
 }
 
+/// After many positions threads leave results of runs of segments, after fewer or with more threads of single segments, and one
+/// thread leaves none. All of them are the definition, and the same to the last bit, alone and among other tokens, and where a
+/// window begins within a run.
+#[test]
+fn many_positions_are_put_together_the_same_way_by_any_number_of_threads() {
+    const PAST: usize = 4480;
+    const TOKENS: usize = 20;
+    let layout = KvLayout {
+        heads: 4,
+        head_dim_k: 32,
+        head_dim_v: 16,
+    };
+    for window in [None, Some(3000)] {
+        let case = Case {
+            layout,
+            heads: 12,
+            past: PAST,
+            tokens: TOKENS,
+            sight: Sight::Causal { window },
+            softcap: None,
+        };
+        for tier in Tier::available() {
+            let batch = Batch::new(tier, KvElement::F16.into(), &case, &[(PAST, TOKENS)]);
+            let q = batch.all_queries();
+            let whole = batch.attend(tier, 1, &batch.jobs, &q);
+            for (got, want) in whole.iter().zip(batch.definition(&batch.texts[0])) {
+                assert!((f64::from(*got) - want).abs() < 2e-3, "{got}, not {want}");
+            }
+            for threads in [1, 2, 3, 16] {
+                for tokens in [1, 2, 5, TOKENS] {
+                    let first = TOKENS - tokens;
+                    let job = AttentionJob {
+                        tokens,
+                        first_position: PAST + first,
+                        first_block: 0,
+                    };
+                    let q = &q[first * case.heads * layout.head_dim_k..];
+                    let got = batch.attend(tier, threads, &[job], q);
+                    let want = &whole[first * case.heads * layout.head_dim_v..];
+                    let same = got
+                        .iter()
+                        .zip(want)
+                        .all(|(a, b)| a.to_bits() == b.to_bits());
+                    assert!(
+                        same,
+                        "{} {threads} threads, {job:?}, {window:?}",
+                        tier.name()
+                    );
+                }
+            }
+        }
+    }
+}
+
 /// Sequences of one call do not touch one another: each gets what it gets alone, to the last bit.
 #[test]
 fn several_sequences_in_one_call_are_each_as_if_alone() {
