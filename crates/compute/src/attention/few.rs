@@ -104,7 +104,7 @@ fn two_vectors<S: Simd>(rows: usize) -> bool {
     S::ROWS == 12 || rows <= 3
 }
 
-/// Scores of all rows with the blocks that they see. Values of a block are asked for while its keys are multiplied.
+/// Scores of all rows with the blocks that they see. The values of the segment are asked for meanwhile.
 struct Score<'a, E: Element> {
     part: &'a Part<'a>,
     keys: &'a [E; BLOCKS],
@@ -158,7 +158,7 @@ impl<E: Element> Score<'_, E> {
     }
 }
 
-/// Weighted values of all rows. Keys of the next segment are asked for meanwhile.
+/// Weighted values of all rows. Keys of the segment behind it are asked for meanwhile.
 struct Weigh<'a, E: Element> {
     part: &'a Part<'a>,
     values: &'a [E; BLOCKS],

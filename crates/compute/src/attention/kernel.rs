@@ -187,8 +187,8 @@ pub(super) unsafe fn attend(
     segments: Range<usize>,
     target: Target,
 ) {
-    let clear = matches!(target, Target::Out { .. });
-    tier.run(Begin { tile, slot, clear });
+    let whole = matches!(target, Target::Out { .. });
+    tier.run(Begin { tile, slot, whole });
     let grain = match target {
         Target::Out { .. } => RUN,
         Target::Partials { grain, .. } => grain,
@@ -217,7 +217,7 @@ pub(super) unsafe fn attend(
                 }
             }
         }
-        if clear {
+        if whole {
             tier.run(Total { tile, slot });
         }
         (index, first) = (index + 1, end);
@@ -243,18 +243,19 @@ pub(super) struct Part<'a> {
     pub(super) acc: Acc,
 }
 
-/// Packs the queries times the factor of the scores, which are to the base 2, rotated where the keys are, and clears the sums.
+/// Packs the queries times the factor of the scores, which are to the base 2, rotated where the keys are. Clears the total where
+/// the tile is computed as a whole.
 struct Begin<'a> {
     tile: &'a Tile<'a>,
     slot: Slot,
-    clear: bool,
+    whole: bool,
 }
 
 impl Kernel for Begin<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Begin { tile, slot, clear } = self;
+        let Begin { tile, slot, whole } = self;
         let factor = match tile.softcap {
             Some(cap) => tile.scale / cap,
             None => tile.scale * std::f32::consts::LOG2_E,
@@ -279,7 +280,7 @@ impl Kernel for Begin<'_> {
                 }
             }
         }
-        if clear {
+        if whole {
             // SAFETY: as above.
             unsafe { slot.total.clear(s, tile) };
         }

@@ -283,7 +283,8 @@ impl Split {
     }
 }
 
-/// Floats of the partial results of a token that sees so many positions.
+/// Floats of the partial results of a token that sees so many positions, where each key-value head is a column.
 fn partials_len(positions: usize, heads: usize, layout: KvLayout) -> usize {
-    (positions.div_ceil(SEGMENT) + 1).saturating_mul(partial_len(layout, heads))
+    let of_segment = layout.heads * partial_len(layout, heads / layout.heads.max(1));
+    (positions.div_ceil(SEGMENT) + 1).saturating_mul(of_segment)
 }
