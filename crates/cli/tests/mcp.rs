@@ -33,7 +33,7 @@ mod with_a_client {
 
     /// The server that the other tests have started, in a process of its own.
     #[test]
-    #[ignore = "the server of the other tests, which start it"]
+    #[ignore = "not a test: the process that the tests of this file start as their server; alone it would wait for a client"]
     fn server() {
         serve_stdio(&env::var(KIND).unwrap());
     }

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 /// The server that the other tests start, in a process of its own.
 #[test]
-#[ignore = "the server of the other tests, which start it"]
+#[ignore = "not a test: the process that the tests of this file start as their server; alone it would wait for a client"]
 fn server() {
     serve_stdio(&env::var(KIND).unwrap());
 }

@@ -104,7 +104,8 @@ fn two_vectors<S: Simd>(rows: usize) -> bool {
     S::ROWS == 12 || rows <= 3
 }
 
-/// Scores of all rows with the blocks that they see. The values of the segment are asked for meanwhile.
+/// Scores of all rows with the blocks that they see. The values of the segment are asked for meanwhile; where only some of its blocks are
+/// seen, as large a part of them.
 struct Score<'a, E: Element> {
     part: &'a Part<'a>,
     keys: &'a [E; BLOCKS],

@@ -344,7 +344,7 @@ unsafe fn open<S: Simd, E: Element>(s: S, part: &Part<'_>, side: Side, index: us
 }
 
 /// No bytes to be asked for.
-pub(super) const NOTHING: (*const u8, usize) = (std::ptr::null(), 0);
+const NOTHING: (*const u8, usize) = (std::ptr::null(), 0);
 
 /// The keys of the `index`th block from the beginning of the segment on, or none where the tile does not see it: where they begin
 /// and their bytes, to be asked for ahead.

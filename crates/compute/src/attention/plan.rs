@@ -7,7 +7,8 @@ use super::tile::SEGMENT;
 use crate::kv::KvLayout;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// Pieces that each thread has on average where tiles are split: so many that one that is held up costs little.
+/// Pieces that each thread has on average where tiles are split, and up to about twice as many of whole runs: so many that one that
+/// is held up costs little.
 const PIECES_PER_THREAD: usize = 8;
 /// Rows that a tile has at least where there are so many.
 const LEAST_ROWS: usize = 16;

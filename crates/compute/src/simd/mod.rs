@@ -336,22 +336,31 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::W) -> S::W {
     let (n, power) = whole_power(s, biased);
     let r = s.fma_16(n, s.splat_16(-0.693_359_4), x);
     let r = s.fma_16(n, s.splat_16(2.121_944_4e-4), r);
-    let mut p = s.splat_16(1.987_569_1e-4);
-    for c in [
+    let coefficients = [
+        1.987_569_1e-4,
         1.398_199_9e-3,
         8.333_452e-3,
         4.166_579_6e-2,
         1.666_666_5e-1,
         0.5,
-    ] {
-        p = s.fma_16(p, r, s.splat_16(c));
-    }
+    ];
+    let p = polynomial(s, r, coefficients);
     let p = s.fma_16(p, s.mul_16(r, r), s.add_16(r, s.splat_16(1.0)));
     s.mul_16(p, power)
 }
 
-/// Added to numbers in -127..=127, rounds them to whole ones, ties to even, whose powers of 2 are told by [`whole_power`]: in floats of
-/// this size the last bit stands for 1, and 127 is the bias of exponents.
+/// The polynomial of `x` with these coefficients, that of the highest power first (Horner).
+#[inline(always)]
+pub(crate) fn polynomial<S: Simd, const N: usize>(s: S, x: S::W, coefficients: [f32; N]) -> S::W {
+    let mut sum = s.splat_16(coefficients[0]);
+    for c in &coefficients[1..] {
+        sum = s.fma_16(sum, x, s.splat_16(*c));
+    }
+    sum
+}
+
+/// Added to numbers in -127..=127, rounds them to whole ones (of two that are as near, the odd one) whose powers of 2 [`whole_power`]
+/// tells: in floats of this size the last bit stands for 1, and 127 is the bias of exponents.
 pub(crate) const EXPONENT: f32 = 12_582_912.0 + 127.0;
 
 /// The whole number `n` of `n + EXPONENT`, and `2^n`; the power of -127 is 0.
@@ -377,25 +386,22 @@ pub(crate) fn tanh<S: Simd>(s: S, x: S::W) -> S::W {
 pub(crate) fn erf<S: Simd>(s: S, x: S::W) -> S::W {
     let x = s.max_16(s.min_16(x, s.splat_16(4.0)), s.splat_16(-4.0));
     let square = s.mul_16(x, x);
-    let mut p = s.splat_16(-2.726_142_3e-10);
-    for c in [
+    let above = [
+        -2.726_142_3e-10,
         2.770_681_4e-8,
         -2.101_024e-6,
         -5.692_506_2e-5,
         -7.349_906_3e-4,
         -2.954_6e-3,
         -1.609_603_3e-2,
-    ] {
-        p = s.fma_16(p, square, s.splat_16(c));
-    }
-    let mut q = s.splat_16(-1.456_607_15e-5);
-    for c in [
+    ];
+    let below = [
+        -1.456_607_15e-5,
         -2.133_740_5e-4,
         -1.682_827e-3,
         -7.373_329_2e-3,
         -1.426_473_9e-2,
-    ] {
-        q = s.fma_16(q, square, s.splat_16(c));
-    }
+    ];
+    let (p, q) = (polynomial(s, square, above), polynomial(s, square, below));
     s.div_16(s.mul_16(x, p), q)
 }
