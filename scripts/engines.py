@@ -4,6 +4,7 @@
     choose(model, threads)                    its best flags for a model, from a short pilot; in words
     speeds(model, threads, prompt, generate, depth)
                                               {"pp": tokens per second, "tg": tokens per second} of one run
+    decode(model, threads, generate, depths)  {depth: tokens per second} of a run after each
     first_token(model, threads)               seconds of a program that loads the model and writes one token; None where
                                               there is no such program. `start_flags` are its flags in words
 """
@@ -17,7 +18,7 @@ import time
 from itertools import product
 
 import peers
-from peers import ROOT, output_of, run
+from peers import ROOT, Failed, output_of, run
 
 HERE = ROOT / "scripts"
 # A pilot is short, but long enough for its flags to matter.
@@ -70,6 +71,10 @@ class Dunlin:
         rows = self.bench(model, threads, "-p", prompt, "-n", generate, "-d", depth, "-b", 1)
         return {row["test"][:2]: row["tokens_per_second"]["median"] for row in rows if row["tokens_per_second"]}
 
+    def decode(self, model, threads, generate, depths):
+        rows = self.bench(model, threads, "-p", 0, "-n", generate, "-d", ",".join(map(str, depths)), "-b", 1)
+        return {row["depth"]: row["tokens_per_second"]["median"] for row in rows if row["tokens_per_second"]}
+
     def first_token(self, model, threads):
         command, *flags = self.start_flags.split()
         return timed(self.program, command, model, *flags, "--threads", threads, "--offline", "--quiet", "Hello")
@@ -88,10 +93,13 @@ class LlamaCpp:
         self.build = self.build or peers.build_llama_cpp("llama-bench", "llama-completion")
         self.version = peers.LLAMA_CPP.split("==")[1].split(".")[0]
 
+    def rows(self, model, threads, prompt, generate, depths, flags, runs=1):
+        return json.loads(output_of(
+            self.build / "bin" / "llama-bench", "-m", model, "-t", threads, "-p", prompt, "-n", generate,
+            "-d", ",".join(map(str, depths)), "-r", runs, "-o", "json", *flags))  # fmt: skip
+
     def bench(self, model, threads, prompt, generate, depth, flags, runs=1):
-        rows = json.loads(output_of(
-            self.build / "bin" / "llama-bench", "-m", model, "-t", threads, "-p", prompt, "-n", generate, "-d", depth,
-            "-r", runs, "-o", "json", *flags))  # fmt: skip
+        rows = self.rows(model, threads, prompt, generate, [depth], flags, runs)
         return {"pp" if row["n_prompt"] else "tg": row["avg_ts"] for row in rows}
 
     def choose(self, model, threads):
@@ -102,6 +110,10 @@ class LlamaCpp:
 
     def speeds(self, model, threads, prompt, generate, depth):
         return self.bench(model, threads, prompt, generate, depth, self.flags[model])
+
+    def decode(self, model, threads, generate, depths):
+        rows = self.rows(model, threads, 0, generate, depths, self.flags[model])
+        return {row["n_depth"]: row["avg_ts"] for row in rows}
 
     def first_token(self, model, threads):
         program, *flags = self.start_flags.split()
@@ -135,6 +147,9 @@ class IkLlamaCpp:
     def speeds(self, model, threads, prompt, generate, depth):
         return self.measure(model, threads, prompt, generate, depth, self.flags[model])
 
+    def decode(self, model, threads, generate, depths):
+        return {depth: self.speeds(model, threads, 0, generate, depth)["tg"] for depth in depths}
+
     def first_token(self, model, threads):
         return None
 
@@ -154,15 +169,18 @@ class MistralRs:
         return "compiled for this processor"
 
     def speeds(self, model, threads, prompt, generate, depth):
-        """As its own benchmark reports them, once, after a run that is not counted. It has none of a context."""
+        """As its own benchmark reports them, once, after a run that is not counted."""
         if depth:
-            return {}
+            raise Failed("its benchmark has no context before a test")
         alone = {**os.environ, "RAYON_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"}
         table = output_of(self.program, "bench", "--prompt-len", prompt, "--gen-len", generate, "--iterations", 1,
                           "--format", "gguf", "-m", model.parent, "-f", model.name, env=alone)  # fmt: skip
         found = {"pp": r"Prefill[^\d]*\d+ tokens\)\D*?([\d.]+) ±", "tg": r"Decode[^\d]*\d+ tokens\)\D*?([\d.]+) ±"}
         speeds = {test: re.search(pattern, table) for test, pattern in found.items()}
         return {test: float(speed[1]) for test, speed in speeds.items() if speed}
+
+    def decode(self, model, threads, generate, depths):
+        return {depth: self.speeds(model, threads, 0, generate, depth)["tg"] for depth in depths}
 
     def first_token(self, model, threads):
         return None

@@ -2,7 +2,8 @@
 //! side.
 //!
 //! A [`Bench`] loads a model by the way that [`Lm::load`](crate::Lm::load) goes and times steps of the engine: no text is
-//! encoded and no token is sampled. [`cold_start`] times whole programs.
+//! encoded and no token is sampled. Tests take turns: what disturbs the machine for a while meets all of them, so that their
+//! ratios are worth more than their figures. [`cold_start`] times whole programs.
 
 mod cold_start;
 mod file_type;
@@ -10,13 +11,16 @@ mod machine;
 mod plan;
 mod spread;
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dunlin_compute::{POSITIONS_PER_BLOCK, Tier};
-use dunlin_engine::{Chunk, Engine, EngineConfig, Logits, ModelSpec, SequenceId};
+use dunlin_compute::Tier;
+use dunlin_engine::{
+    Chunk, Engine, EngineConfig, EngineError, Logits, MAX_BATCH, ModelSpec, SequenceId,
+};
 use dunlin_format::Gguf;
 use dunlin_hub::ModelRef;
 use dunlin_text::TokenId;
@@ -31,7 +35,7 @@ pub use machine::{peak_resident_bytes, processor_name, resident_bytes};
 pub use plan::{BenchKind, BenchOptions, BenchTest};
 pub use spread::{NOISY, Spread};
 
-/// Tokens of a generation that are computed before the first run is timed.
+/// Tokens of a generation that is run and not timed.
 const WARM_UP: usize = 16;
 
 /// What a test found.
@@ -60,11 +64,13 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Loads a model with a cache that is just large enough for the tests; a context length in `load` is not looked at.
+    /// Loads a model with a cache that is just large enough for the tests, which all keep their depth in it; a context length in
+    /// `load` is not looked at.
     ///
     /// # Errors
     /// As [`Lm::load`](crate::Lm::load); [`Error::CannotGenerate`] for an encoder, [`Error::ContextLength`] for a test that is
-    /// longer than the context that the model was trained for.
+    /// longer than the context that the model was trained for, [`EngineError::WrongBatch`] for one with more sequences than a step
+    /// takes.
     pub fn load(
         model: &ModelRef,
         mut load: LoadOptions<'_>,
@@ -108,8 +114,9 @@ impl Bench {
         })
     }
 
-    /// Runs all tests. `progress` is told, after each step, how many tokens of how many are computed; it ends the
-    /// measurement with [`Error::Cancelled`] by [`ControlFlow::Break`]. Its time is not counted.
+    /// Runs all tests, one after the other, and that once and as often as there are timed runs. `progress` is told, after each
+    /// step, how many tokens of how many are computed; it ends the measurement with [`Error::Cancelled`] by
+    /// [`ControlFlow::Break`]. Its time is not counted.
     ///
     /// # Errors
     /// [`Error::Cancelled`], and what the engine says.
@@ -117,21 +124,31 @@ impl Bench {
         &mut self,
         progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
     ) -> Result<Vec<BenchResult>, Error> {
+        let tests = self.tests.clone();
         let rounds = self.runs.saturating_add(1);
-        let all = |test: &BenchTest| {
-            let work = test.work().saturating_mul(rounds);
-            work.saturating_add(test.depth * test.sequences)
-        };
+        let work = tests.iter().map(|test| test.work().saturating_mul(rounds));
+        let depths = plan::lengths(&tests)
+            .into_iter()
+            .map(|(depth, lengths)| depth * lengths.len());
         let mut steps = Steps {
             done: 0,
-            total: self.tests.iter().map(all).fold(0, usize::saturating_add),
+            total: work.chain(depths).fold(0, usize::saturating_add),
             progress,
         };
-        let tests = self.tests.clone();
-        tests
-            .into_iter()
-            .map(|test| self.measure(test, &mut steps))
-            .collect()
+        let mut held = Held::new();
+        let seconds = self.measure(&tests, &mut held, &mut steps);
+        for sequence in held.into_values().flatten() {
+            self.engine.remove_sequence(sequence)?;
+        }
+        let results = tests.into_iter().zip(seconds?).map(|(test, seconds)| {
+            let speeds = seconds.iter().map(|seconds| test.work() as f64 / seconds);
+            BenchResult {
+                test,
+                tokens_per_second: Spread::of(speeds.collect()),
+                seconds: Spread::of(seconds),
+            }
+        });
+        Ok(results.collect())
     }
 
     /// What the model's metadata say.
@@ -182,55 +199,59 @@ impl Bench {
         self.engine.config().tier
     }
 
-    fn measure(&mut self, test: BenchTest, steps: &mut Steps<'_>) -> Result<BenchResult, Error> {
-        let sequences: Vec<SequenceId> = (0..test.sequences)
-            .map(|_| self.engine.create_sequence())
-            .collect();
-        let result = self.measure_with(test, &sequences, steps);
-        for sequence in sequences {
-            self.engine.remove_sequence(sequence)?;
+    /// The seconds of each run of each test. What is put into `held` is the caller's to remove, whatever comes of it.
+    fn measure(
+        &mut self,
+        tests: &[BenchTest],
+        held: &mut Held,
+        steps: &mut Steps<'_>,
+    ) -> Result<Vec<Vec<f64>>, Error> {
+        for (depth, lengths) in plan::lengths(tests) {
+            for length in lengths {
+                let sequence = self.engine.create_sequence();
+                held.entry(depth).or_default().push(sequence);
+                // Where the rotation depends on a sequence's length, it is to be right from the start.
+                self.engine.expect_tokens(sequence, length)?;
+                self.feed(sequence, 0..depth, Logits::None, steps)?;
+            }
         }
-        result
+        let mut seconds = vec![Vec::new(); tests.len()];
+        for run in 0..=self.runs {
+            for (test, seconds) in tests.iter().zip(&mut seconds) {
+                let sequences = held.get(&test.depth).map_or(&[][..], Vec::as_slice);
+                let sequences = &sequences[..test.sequences];
+                let time = self.run_once(test, sequences, run == 0, steps)?;
+                if run > 0 {
+                    seconds.push(time.as_secs_f64());
+                }
+                self.back_to(sequences, test.depth, steps)?;
+            }
+        }
+        Ok(seconds)
     }
 
-    fn measure_with(
+    /// A run of a test, on sequences of its depth. To warm up, a generation is short.
+    fn run_once(
         &mut self,
-        test: BenchTest,
+        test: &BenchTest,
         sequences: &[SequenceId],
+        warm_up: bool,
         steps: &mut Steps<'_>,
-    ) -> Result<BenchResult, Error> {
-        for &sequence in sequences {
-            // Where the rotation depends on a sequence's length, it is to be right from the start.
-            self.engine
-                .expect_tokens(sequence, test.depth + test.tokens)?;
-            self.feed(sequence, 0..test.depth, Logits::None, steps)?;
-        }
-        let mut seconds = Vec::new();
-        for run in 0..=self.runs {
-            let time = match test.kind {
-                BenchKind::Prompt => {
-                    let positions = test.depth..test.depth + test.tokens;
-                    self.feed(sequences[0], positions, Logits::Last, steps)?
-                }
-                BenchKind::Generation => {
-                    let tokens = match run {
-                        0 => test.tokens.min(WARM_UP),
-                        _ => test.tokens,
-                    };
-                    self.generate(sequences, test.depth..test.depth + tokens, steps)?
-                }
-            };
-            if run > 0 {
-                seconds.push(time.as_secs_f64());
+    ) -> Result<Duration, Error> {
+        let from = test.depth;
+        match test.kind {
+            BenchKind::Prompt => {
+                let positions = from..from + test.tokens;
+                self.feed(sequences[0], positions, Logits::Last, steps)
             }
-            self.back_to(sequences, test.depth, steps)?;
+            BenchKind::Generation => {
+                let tokens = match warm_up {
+                    true => test.tokens.min(WARM_UP),
+                    false => test.tokens,
+                };
+                self.generate(sequences, from..from + tokens, steps)
+            }
         }
-        let speeds = seconds.iter().map(|seconds| test.work() as f64 / seconds);
-        Ok(BenchResult {
-            test,
-            tokens_per_second: Spread::of(speeds.collect()),
-            seconds: Spread::of(seconds),
-        })
     }
 
     /// Appends the tokens of these positions in steps as large as may be.
@@ -315,7 +336,7 @@ impl Bench {
 /// Positions that the cache needs for all tests.
 ///
 /// # Errors
-/// [`Error::CannotGenerate`], [`Error::ContextLength`].
+/// [`Error::CannotGenerate`], [`Error::ContextLength`], [`EngineError::WrongBatch`].
 fn positions_for(tests: &[BenchTest], spec: &ModelSpec) -> Result<usize, Error> {
     if !spec.can_generate() {
         return Err(Error::CannotGenerate {
@@ -329,9 +350,17 @@ fn positions_for(tests: &[BenchTest], spec: &ModelSpec) -> Result<usize, Error> 
     if let Some(requested) = lengths.filter(|&length| length > limit).max() {
         return Err(Error::ContextLength { requested, limit });
     }
-    let positions = tests.iter().map(|test| test.positions()).max();
-    Ok(positions.unwrap_or(POSITIONS_PER_BLOCK))
+    if let Some(sequences) = tests.iter().map(|test| test.sequences).max()
+        && sequences > MAX_BATCH
+    {
+        let (tokens, limit) = (sequences, MAX_BATCH);
+        return Err(EngineError::WrongBatch { tokens, limit }.into());
+    }
+    Ok(plan::positions(tests))
 }
+
+/// The sequences that hold the tokens of a depth, by depth.
+type Held = BTreeMap<usize, Vec<SequenceId>>;
 
 /// Counts what is done.
 struct Steps<'a> {

@@ -13,7 +13,7 @@ fn small() -> BenchOptions {
     BenchOptions::new()
         .with_prompts([300])
         .with_generations([3])
-        .with_sequences([2])
+        .with_sequences([2, 1])
         .with_depths([0, 33])
         .with_runs(2)
 }
@@ -38,8 +38,10 @@ fn every_test_is_run_so_many_times_and_progress_ends_at_the_total() {
         [
             (prompt, 0, 1),
             (generation, 0, 2),
+            (generation, 0, 1),
             (prompt, 33, 1),
-            (generation, 33, 2)
+            (generation, 33, 2),
+            (generation, 33, 1)
         ]
     );
     for result in &results {
@@ -76,7 +78,7 @@ fn a_measurement_can_be_cancelled_and_begun_again() {
     assert_eq!(steps, 5);
     // The cache is as empty as before.
     let again = bench.run(&mut |_, _| ControlFlow::Continue(())).unwrap();
-    assert_eq!(again.len(), 4);
+    assert_eq!(again.len(), 6);
 }
 
 #[test]
@@ -94,6 +96,18 @@ fn a_test_beyond_the_context_is_refused_before_weights_are_read() {
             }
         ),
         "{error:?}"
+    );
+}
+
+#[test]
+fn more_sequences_than_a_step_takes_are_refused_before_weights_are_read() {
+    let options_ = small().with_sequences([1, 1_000_000_000]);
+    let error = Bench::load(&tiny_ref(), options(), &options_)
+        .map(|_| ())
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("a step takes 1 to 256 tokens"),
+        "{error}"
     );
 }
 

@@ -28,8 +28,9 @@ Tests are named as llama-bench names them: pp512 is a prompt of 512 tokens, tg12
 for 8 sequences side by side (tokens per second over all of them), @ d4096 either one after 4096 tokens. Cold start is the \
 time of `dunlin run MODEL -n 1` from its start to its end, the model's file being in memory; load is the part of it from \
 opening the file to a model that is ready; peak resident is the most memory that this benchmark held. Figures are medians; \
-a run that is not counted goes before. To compare with another program run both in turns: machines change from minute to \
-minute.
+a run that is not counted goes before. Machines change from minute to minute: tests are run in turns, so their ratios can be \
+trusted more than the figures. To compare with another program run both in turns. The context of all depths is kept all the \
+time; where memory is short, give one depth at a time.
 
 With -o json: a list of {\"test\",\"tokens_per_second\":{\"median\",\"min\",\"max\",\"samples\"},\"seconds\":{..},\"bytes\",\"noisy\",\
 \"prompt_tokens\",\"generated_tokens\",\"depth\",\"batch\",\"runs\",\"model\",\"name\",\"type\",\"file_bytes\",\"parameters\",\

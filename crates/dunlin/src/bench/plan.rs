@@ -1,5 +1,6 @@
 //! Which tests a benchmark has.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use dunlin_compute::POSITIONS_PER_BLOCK;
@@ -131,12 +132,30 @@ impl BenchTest {
     pub(super) fn work(self) -> usize {
         self.tokens * self.sequences
     }
+}
 
-    /// Positions that the cache must have for it; a sequence takes whole blocks.
-    pub(super) fn positions(self) -> usize {
-        let blocks = (self.depth + self.tokens).div_ceil(POSITIONS_PER_BLOCK);
-        (blocks * POSITIONS_PER_BLOCK).saturating_mul(self.sequences)
+/// How long each sequence gets whose tests begin at some depth, by depth. A test takes the first sequences of its depth.
+pub(super) fn lengths(tests: &[BenchTest]) -> BTreeMap<usize, Vec<usize>> {
+    let mut depths: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for test in tests {
+        let lengths = depths.entry(test.depth).or_default();
+        if lengths.len() < test.sequences {
+            lengths.resize(test.sequences, 0);
+        }
+        for length in &mut lengths[..test.sequences] {
+            *length = (*length).max(test.depth + test.tokens);
+        }
     }
+    depths
+}
+
+/// Positions that the cache must have for all these sequences; each takes whole blocks.
+pub(super) fn positions(tests: &[BenchTest]) -> usize {
+    let lengths = lengths(tests).into_values().flatten();
+    let blocks: usize = lengths
+        .map(|length| length.div_ceil(POSITIONS_PER_BLOCK))
+        .sum();
+    blocks.max(1) * POSITIONS_PER_BLOCK
 }
 
 impl fmt::Display for BenchTest {
@@ -189,14 +208,18 @@ mod tests {
     }
 
     #[test]
-    fn every_sequence_takes_whole_blocks_of_the_cache() {
-        let test = BenchTest {
-            kind: BenchKind::Generation,
-            tokens: 1,
-            depth: POSITIONS_PER_BLOCK,
-            sequences: 3,
-        };
-        assert_eq!(test.positions(), 3 * 2 * POSITIONS_PER_BLOCK);
-        assert_eq!(test.work(), 3);
+    fn tests_of_a_depth_share_sequences_of_whole_blocks() {
+        let options = BenchOptions::new()
+            .with_prompts([40])
+            .with_generations([1])
+            .with_depths([0, 32])
+            .with_sequences([1, 3]);
+        let tests = options.tests();
+        let expected = BTreeMap::from([(0, vec![40, 1, 1]), (32, vec![72, 33, 33])]);
+        assert_eq!(lengths(&tests), expected);
+        let blocks = (2 + 1 + 1) + (3 + 2 + 2);
+        assert_eq!(positions(&tests), blocks * POSITIONS_PER_BLOCK);
+        assert_eq!(positions(&[]), POSITIONS_PER_BLOCK);
+        assert_eq!(tests.iter().map(|test| test.work()).sum::<usize>(), 88);
     }
 }
