@@ -1,10 +1,11 @@
 """The engines that `compare` runs, each behind the same methods.
 
     setup()                                   builds or finds it; fills in `version`
-    choose(model, threads)                    its best flags for a model, from a short pilot; in words
+    choose(model, threads, depth)             its best flags for a model, from a short pilot after so many tokens; in words
     speeds(model, threads, prompt, generate, depth)
                                               {"pp": tokens per second, "tg": tokens per second} of one run
-    decode(model, threads, generate, depths)  {depth: tokens per second} of a run after each
+    decode(model, threads, generate, depths)  {depth: tokens per second} after each, the median of DECODE_RUNS runs of one
+                                              process where its benchmark makes several
     first_token(model, threads)               seconds of a program that loads the model and writes one token; None where
                                               there is no such program. `start_flags` are its flags in words
 """
@@ -13,6 +14,7 @@ import json
 import math
 import os
 import re
+import statistics
 import subprocess
 import time
 from itertools import product
@@ -23,6 +25,8 @@ from peers import ROOT, Failed, output_of, run
 HERE = ROOT / "scripts"
 # A pilot is short, but long enough for its flags to matter.
 PILOT_PROMPT, PILOT_GENERATE = 256, 32
+# A part of decode that is kept is a ratio of short runs, which a busy machine makes vary by some percent.
+DECODE_RUNS = 5
 
 
 def timed(*command, **options):
@@ -57,12 +61,12 @@ class Dunlin:
         commit = output_of("git", "rev-parse", "--short", "HEAD", cwd=ROOT).strip()
         self.version = f"{version} ({commit})"
 
-    def choose(self, model, threads):
+    def choose(self, model, threads, depth):
         return "defaults"
 
-    def bench(self, model, threads, *arguments):
+    def bench(self, model, threads, *arguments, runs=1):
         rows = json.loads(output_of(
-            self.program, "bench", model, "-t", threads, "-r", 1, "--no-cold-start", "-o", "json", "--offline",
+            self.program, "bench", model, "-t", threads, "-r", runs, "--no-cold-start", "-o", "json", "--offline",
             "--quiet", *arguments))  # fmt: skip
         self.tier = rows[0]["tier"]
         return rows
@@ -72,7 +76,8 @@ class Dunlin:
         return {row["test"][:2]: row["tokens_per_second"]["median"] for row in rows if row["tokens_per_second"]}
 
     def decode(self, model, threads, generate, depths):
-        rows = self.bench(model, threads, "-p", 0, "-n", generate, "-d", ",".join(map(str, depths)), "-b", 1)
+        depths = ",".join(map(str, depths))
+        rows = self.bench(model, threads, "-p", 0, "-n", generate, "-d", depths, "-b", 1, runs=DECODE_RUNS)
         return {row["depth"]: row["tokens_per_second"]["median"] for row in rows if row["tokens_per_second"]}
 
     def first_token(self, model, threads):
@@ -102,9 +107,9 @@ class LlamaCpp:
         rows = self.rows(model, threads, prompt, generate, [depth], flags, runs)
         return {"pp" if row["n_prompt"] else "tg": row["avg_ts"] for row in rows}
 
-    def choose(self, model, threads):
+    def choose(self, model, threads, depth):
         choices = [["-fa", fa, "-lm", mode] for fa, mode in product(["off", "on"], ["none", "mmap"])]
-        best = lambda flags: mean(self.bench(model, threads, PILOT_PROMPT, PILOT_GENERATE, 0, flags, 2))  # noqa: E731
+        best = lambda flags: mean(self.bench(model, threads, PILOT_PROMPT, PILOT_GENERATE, depth, flags, 2))  # noqa: E731
         self.flags[model] = self.given or max(choices, key=best)
         return " ".join(self.flags[model])
 
@@ -112,8 +117,8 @@ class LlamaCpp:
         return self.bench(model, threads, prompt, generate, depth, self.flags[model])
 
     def decode(self, model, threads, generate, depths):
-        rows = self.rows(model, threads, 0, generate, depths, self.flags[model])
-        return {row["n_depth"]: row["avg_ts"] for row in rows}
+        rows = self.rows(model, threads, 0, generate, depths, self.flags[model], DECODE_RUNS)
+        return {row["n_depth"]: statistics.median(row["samples_ts"]) for row in rows}
 
     def first_token(self, model, threads):
         program, *flags = self.start_flags.split()
@@ -138,9 +143,9 @@ class IkLlamaCpp:
         job = {"model": str(model), "threads": threads, "prompt": prompt, "generate": generate, "depth": depth}
         return last_line(output_of(self.python, HERE / "measure_ik_llama_cpp.py", json.dumps(job | flags)))
 
-    def choose(self, model, threads):
+    def choose(self, model, threads, depth):
         choices = [{"flash_attn": fa, "repack": repack} for fa, repack in product([False, True], repeat=2)]
-        best = lambda flags: mean(self.measure(model, threads, PILOT_PROMPT, PILOT_GENERATE, 0, flags))  # noqa: E731
+        best = lambda flags: mean(self.measure(model, threads, PILOT_PROMPT, PILOT_GENERATE, depth, flags))  # noqa: E731
         self.flags[model] = max(choices, key=best)
         return ", ".join(f"{name} {'on' if value else 'off'}" for name, value in self.flags[model].items())
 
@@ -165,7 +170,7 @@ class MistralRs:
         self.program = self.program or peers.build_mistral_rs()
         self.version = f"mistralrs-cli {peers.MISTRAL_RS}"
 
-    def choose(self, model, threads):
+    def choose(self, model, threads, depth):
         return "compiled for this processor"
 
     def speeds(self, model, threads, prompt, generate, depth):
