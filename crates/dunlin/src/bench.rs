@@ -35,7 +35,7 @@ pub use machine::{peak_resident_bytes, processor_name, resident_bytes};
 pub use plan::{BenchKind, BenchOptions, BenchTest};
 pub use spread::{NOISY, Spread};
 
-/// Tokens of a generation that is run and not timed.
+/// Tokens at most of a generation that is run and not timed.
 const WARM_UP: usize = 16;
 
 /// What a test found.
@@ -114,9 +114,9 @@ impl Bench {
         })
     }
 
-    /// Runs all tests, one after the other, and that once and as often as there are timed runs. `progress` is told, after each
-    /// step, how many tokens of how many are computed; it ends the measurement with [`Error::Cancelled`] by
-    /// [`ControlFlow::Break`]. Its time is not counted.
+    /// Runs all tests in turns: a round that is not timed, then those that are. `progress` is told, after each step, how many
+    /// tokens of how many are computed; it ends the measurement with [`Error::Cancelled`] by [`ControlFlow::Break`]. Its time is
+    /// not counted.
     ///
     /// # Errors
     /// [`Error::Cancelled`], and what the engine says.
