@@ -184,8 +184,7 @@ class MistralRs:
         speeds = {test: re.search(pattern, table) for test, pattern in found.items()}
         return {test: float(speed[1]) for test, speed in speeds.items() if speed}
 
-    def decode(self, model, threads, generate, depths):
-        return {depth: self.speeds(model, threads, 0, generate, depth)["tg"] for depth in depths}
+    decode = IkLlamaCpp.decode
 
     def first_token(self, model, threads):
         return None
